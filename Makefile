@@ -1,0 +1,65 @@
+# Every target works in a fresh clone: what it needs, `setup` has installed into .venv first.
+# A second run installs nothing; the stamp is older than pyproject.toml or constraints.txt only
+# when one of them has changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := .stamps/setup
+SOURCES := service training tests benchmarks deploy
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check bench compose format constraints clean
+
+help:  ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## make .venv with everything that the other targets need
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+# --group came with pip 25.1.
+$(READY): pyproject.toml constraints.txt $(BIN)/python
+	@echo 'installing into $(VENV), about a minute and a half ...'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve,embedded,train]' --group dev
+	@mkdir -p $(@D) && touch $@
+
+demo: $(READY)  ## train on real data, serve it, post events, see the recommendations change
+	$(BIN)/python deploy/demo.py
+
+test: $(READY)  ## run the whole test suite, with a real Valkey
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check format, rules, types and imports
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+check: lint test  ## all that the build server checks: lint, then test
+
+bench: $(READY)  ## measure latency and throughput on this machine
+	$(BIN)/python benchmarks/run.py
+
+compose:  ## build and start Redis and the service; needs Docker and a bundle in ./bundles
+	@test -s bundles/CURRENT || { echo 'no bundle in ./bundles: `make demo` makes one'; exit 1; }
+	docker compose up --build --detach --wait
+	@echo 'serving at http://127.0.0.1:8000/'
+
+format: $(READY)  ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+constraints: $(READY)  ## write constraints.txt from what is installed
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+clean:  ## remove the environment and every cache; data, runs and bundles stay
+	rm -rf $(VENV) .stamps .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
