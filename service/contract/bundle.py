@@ -1,0 +1,189 @@
+"""The bundle: an immutable directory that training writes and the service serves.
+
+`manifest.json` describes it; every other file is named there with its hash. A bundle that does not
+match its manifest, or whose schema this build does not know, is refused and never patched.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.contract.errors import BundleMismatch
+from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
+
+# A reader takes its own major version and no newer minor one: a minor version may add fields,
+# a major one may change what is there.
+SCHEMA_MAJOR = 1
+SCHEMA_MINOR = 0
+
+MANIFEST_FILE = "manifest.json"
+ENCODER_FILE = "encoder.onnx"
+ITEM_MATRIX_FILE = "item_matrix.npy"
+ITEMS_FILE = "items.parquet"
+POPULARITY_FILE = "popularity.parquet"
+GOLDEN_FILE = "golden.npz"
+CURRENT_FILE = "CURRENT"
+BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
+
+# The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
+# the item there gets when it is scored again (batch, window_len), 0 for models without repeats.
+QUERY_OUTPUT = "query"
+COPY_OUTPUT = "copy_weights"
+# Golden inputs carry the encoder's own names; the expected scores stand beside them.
+GOLDEN_SCORES = "expected_scores"
+GOLDEN_TOLERANCE = 1e-4
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SchemaVersion(_Strict):
+    """The version of the bundle format."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+class FeatureSpec(_Strict):
+    """What the encoder takes and gives: `encode_window` arrays in, (batch, dim) vectors out."""
+
+    window_len: int = Field(ge=1, le=10_000)
+    dim: int = Field(ge=1, le=65_536)
+    inputs: tuple[str, ...] = Field(min_length=1)
+    outputs: tuple[str, ...] = Field(min_length=1)
+    uses_request_time: bool
+
+
+class MetricReport(_Strict):
+    """Measured quality with the protocol that makes it comparable."""
+
+    protocol: str
+    split: str
+    split_sha256: str
+    request_time: Literal["known", "unknown"]
+    seen_items: Literal["removed", "kept"]
+    results: dict[str, dict[str, float]]
+
+
+class Manifest(_Strict):
+    """The description of one bundle.
+
+    `num_items` excludes padding; the item matrix is (num_items + 1, dim), row 0 unused.
+    `exclude_seen` is what a request gets that does not say: `all` where users do not come back
+    to items, `none` where they do. `created_at` is RFC 3339 in UTC.
+    """
+
+    schema_version: SchemaVersion
+    bundle_version: str = Field(pattern=r"^[0-9a-f]{16}$")
+    name: str
+    created_at: str
+    model_family: str
+    model_config_used: dict[str, Any]
+    num_items: int = Field(ge=1)
+    event_types: tuple[str, ...] = Field(min_length=1)
+    features: FeatureSpec
+    exclude_seen: Literal["all", "none"]
+    repeat_share: float = Field(ge=0, le=1)
+    onnx_opset: int
+    parity_max_abs: float
+    data_sha256: str
+    files: dict[str, str]
+    metrics: tuple[MetricReport, ...]
+    library_versions: dict[str, str]
+    licence_notice: str = ""
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_version(files: dict[str, str]) -> str:
+    """Return the version of a bundle with these file hashes, 16 hexadecimal characters."""
+    text = json.dumps(files, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def resolve_bundle(path: Path) -> Path:
+    """Return the bundle at a path: the directory itself, or the one its CURRENT file names.
+
+    Raises BundleMismatch when there is neither.
+    """
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    pointer = path / CURRENT_FILE
+    if not pointer.is_file():
+        raise BundleMismatch(
+            f"{path}: neither {MANIFEST_FILE} nor {CURRENT_FILE} is there; "
+            "make a bundle with `python -m training export --run RUN --out " + str(path) + "`"
+        )
+    named = pointer.read_text(encoding="utf-8").strip()
+    if not named or Path(named).name != named or not (path / named / MANIFEST_FILE).is_file():
+        raise BundleMismatch(f"{pointer}: names {named!r}, which is no bundle beside it")
+    return path / named
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and check a manifest; raises BundleMismatch with the reason."""
+    path = bundle / MANIFEST_FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise BundleMismatch(f"{path}: cannot be read as JSON: {exc}") from exc
+    _check_schema(path, document)
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleMismatch(f"{path}: {where}: {first['msg']}") from exc
+    _check_features(path, manifest.features)
+    return manifest
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Raise BundleMismatch unless every file is there with the hash that the manifest states."""
+    missing = sorted(set(BUNDLE_FILES) - set(manifest.files))
+    if missing:
+        raise BundleMismatch(f"{bundle}: the manifest names no hash of {', '.join(missing)}")
+    for name, expected in sorted(manifest.files.items()):
+        path = bundle / name
+        if not path.is_file():
+            raise BundleMismatch(f"{path}: missing")
+        found = file_sha256(path)
+        if found != expected:
+            raise BundleMismatch(
+                f"{path}: SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; "
+                "the file was changed or damaged after the export"
+            )
+    if content_version(manifest.files) != manifest.bundle_version:
+        raise BundleMismatch(f"{bundle}: bundle_version does not follow from the file hashes")
+
+
+def _check_schema(path: Path, document: object) -> None:
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    try:
+        found = SchemaVersion.model_validate(version)
+    except ValidationError as exc:
+        raise BundleMismatch(f"{path}: schema_version is missing or malformed") from exc
+    if found.major != SCHEMA_MAJOR or found.minor > SCHEMA_MINOR:
+        raise BundleMismatch(
+            f"{path}: schema version {found}, this build reads {SCHEMA_MAJOR}.0 to "
+            f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}; upgrade the service or export the bundle again"
+        )
+
+
+def _check_features(path: Path, features: FeatureSpec) -> None:
+    unknown = sorted(set(features.inputs) - set(WINDOW_INPUTS) - set(REQUEST_INPUTS))
+    if unknown:
+        raise BundleMismatch(f"{path}: the encoder wants unknown inputs {', '.join(unknown)}")
+    if QUERY_OUTPUT not in features.outputs:
+        raise BundleMismatch(f"{path}: the encoder gives no {QUERY_OUTPUT!r}")

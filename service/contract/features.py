@@ -1,0 +1,127 @@
+"""The only feature code of the project: a window of events becomes the encoder's arrays.
+
+Bucketing, gaps, hours and distances are taken inside the ONNX graph from these raw arrays, so that
+training and serving cannot drift apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.errors import ContractError
+
+Int64s: TypeAlias = NDArray[np.int64]
+Float32s: TypeAlias = NDArray[np.float32]
+# Encoder arrays by name, int64 and float32 as WINDOW_INPUTS and REQUEST_INPUTS say.
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+# Name, dtype and rank of every array that an encoder may take; a manifest names those it does.
+WINDOW_INPUTS: dict[str, str] = {
+    "items": "int64",
+    "event_types": "int64",
+    "timestamps_ms": "int64",
+    "tz_offsets_min": "int64",
+    "values": "float32",
+    "durations_s": "float32",
+    "lats": "float32",
+    "lons": "float32",
+}
+REQUEST_INPUTS: dict[str, str] = {
+    "request_time_ms": "int64",
+    "request_tz_offset_min": "int64",
+    "request_lat": "float32",
+    "request_lon": "float32",
+}
+UNKNOWN_TIME_MS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The events that the model sees, oldest first: parallel arrays, each (num_events,).
+
+    `items` and `event_types` are vocabulary indices from 1; values, durations and coordinates
+    are NaN where unknown; offsets are minutes from UTC, 0 where unknown.
+    """
+
+    items: Int64s
+    event_types: Int64s
+    timestamps_ms: Int64s
+    tz_offsets_min: Int64s
+    values: Float32s
+    durations_s: Float32s
+    lats: Float32s
+    lons: Float32s
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @classmethod
+    def empty(cls) -> "Window":
+        """Return the window of a user without events."""
+        return cls(**{name: np.zeros(0, dtype) for name, dtype in WINDOW_INPUTS.items()})
+
+    def select(self, chosen: slice | NDArray[np.bool_]) -> "Window":
+        """Return the window of the chosen events."""
+        return Window(**{name: getattr(self, name)[chosen] for name in WINDOW_INPUTS})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPoint:
+    """When and where a recommendation is wanted; unknown time is 0, unknown place NaN."""
+
+    time_ms: int = UNKNOWN_TIME_MS
+    tz_offset_min: int = 0
+    lat: float = float("nan")
+    lon: float = float("nan")
+
+
+def encode_window(window: Window, request: RequestPoint, window_len: int) -> Arrays:
+    """Turn one window into the encoder's input arrays, padded on the left.
+
+    Returns every array of WINDOW_INPUTS as (window_len,) and of REQUEST_INPUTS as (), with the
+    dtypes stated there. Of longer windows the last `window_len` events are kept. Padding is 0, in
+    values, durations and coordinates NaN. Raises ContractError if events are out of time order or
+    an array's length differs.
+    Source: padding side as in SASRec (Kang & McAuley, 2018), section III-A.
+    """
+    return {
+        name: column[0] for name, column in encode_windows([window], [request], window_len).items()
+    }
+
+
+def encode_windows(
+    windows: Sequence[Window], requests: Sequence[RequestPoint], window_len: int
+) -> Arrays:
+    """Encode a batch: arrays of WINDOW_INPUTS as (batch, window_len), of REQUEST_INPUTS (batch,).
+
+    See `encode_window` for the padding and the errors.
+    """
+    arrays: Arrays = {}
+    for name, dtype in WINDOW_INPUTS.items():
+        padding = np.nan if dtype == "float32" else 0
+        arrays[name] = np.full((len(windows), window_len), padding, dtype)
+    for row, window in enumerate(windows):
+        _check_window(window)
+        kept = min(len(window), window_len)
+        if kept:
+            for name in WINDOW_INPUTS:
+                arrays[name][row, window_len - kept :] = getattr(window, name)[-kept:]
+    points = {
+        "request_time_ms": [r.time_ms for r in requests],
+        "request_tz_offset_min": [r.tz_offset_min for r in requests],
+        "request_lat": [r.lat for r in requests],
+        "request_lon": [r.lon for r in requests],
+    }
+    return arrays | {k: np.array(v, REQUEST_INPUTS[k]) for k, v in points.items()}
+
+
+def _check_window(window: Window) -> None:
+    for name in WINDOW_INPUTS:
+        if len(getattr(window, name)) != len(window):
+            raise ContractError(f"window: {name} has another length than items")
+    times = window.timestamps_ms
+    if len(times) > 1 and bool(np.any(times[1:] < times[:-1])):
+        raise ContractError("window: events are out of time order")
