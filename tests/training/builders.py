@@ -1,0 +1,68 @@
+"""Small event logs for the training tests: valid unless overridden."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from training.cleaning import CleanOptions
+from training.config import RunConfig, load_run_config
+from training.data import EVENT_SCHEMA, DatasetInfo, EventTable, event_table
+from training.importers import ColumnOptions, import_events, write_dataset
+
+DAY_MS = 86_400_000
+START_MS = 1_600_000_000_000
+
+TINY = (
+    "model.dim=8", "model.hidden_dim=8", "model.num_heads=2", "model.num_blocks=2",
+    "model.window_len=6", "loop.batch_size=4", "loop.max_epochs=3", "loop.num_threads=1",
+    "optim.warmup_steps=2",
+)  # fmt: skip
+
+
+def tiny_config(*overrides: str, preset: str = "time") -> RunConfig:
+    """Return the settings of a model that trains in well under a second."""
+    return load_run_config(preset, None, [*TINY, *overrides])
+
+
+def table(sequences: Sequence[str], *, step_ms: int = DAY_MS) -> pa.Table:
+    """Return the events table of users u0, u1, … who did the letters of their word, in order."""
+    rows = [
+        dict.fromkeys(EVENT_SCHEMA.names)
+        | {
+            "user_id": f"u{user}",
+            "item_id": item,
+            "event_type": "view",
+            "timestamp_ms": START_MS + place * step_ms,
+        }
+        for user, word in enumerate(sequences)
+        for place, item in enumerate(word)
+    ]
+    return pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+
+
+def events(sequences: Sequence[str], *, step_ms: int = DAY_MS) -> EventTable:
+    """Return the same as arrays."""
+    return event_table(table(sequences, step_ms=step_ms))
+
+
+def cyclic_csv(path: Path, *, num_users: int = 24, length: int = 9, num_items: int = 12) -> Path:
+    """Write a log in which each user walks through the items in order from a random start."""
+    rng = np.random.default_rng(5)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(num_users):
+        first = int(rng.integers(num_items))
+        lines += [
+            f"u{user},i{(first + place) % num_items:02d},{START_MS + place * DAY_MS + user}"
+            for place in range(length)
+        ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def cyclic_dataset(folder: Path) -> tuple[Path, DatasetInfo]:
+    """Write that log as a dataset; returns its folder and description."""
+    source = cyclic_csv(folder / "log.csv")
+    out = folder / "dataset"
+    return out, write_dataset(import_events(source, ColumnOptions()), CleanOptions(), out, source)

@@ -1,0 +1,50 @@
+"""Settings: strict in names and types, layered in a stated order."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import (
+    RunConfig,
+    TrainingError,
+    config_from_dict,
+    config_to_dict,
+    load_run_config,
+    preset_names,
+)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_loads(preset: str) -> None:
+    """A preset with a misspelt name would only fail at its user's."""
+    assert isinstance(load_run_config(preset), RunConfig)
+
+
+def test_a_value_on_the_command_line_beats_the_file_beats_the_preset(tmp_path: Path) -> None:
+    """The nearest to the person wins."""
+    file = tmp_path / "c.toml"
+    file.write_text("[model]\ndim = 32\nwindow_len = 20\n")
+    config = load_run_config("demo", file, ["model.dim=16"])
+    assert (config.model.dim, config.model.window_len, config.loop.batch_size) == (16, 20, 32)
+
+
+def test_a_config_survives_its_dictionary() -> None:
+    """Checkpoints and runs store it so."""
+    config = load_run_config("time")
+    assert config_from_dict(RunConfig, config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dim=3", "section.key=value"),
+        ("model.dims=3", r"model\.dims is not a setting; there are dim"),
+        ("model.dim=3.5", r"model\.dim = 3\.5 must be a int"),
+        ("model.request_time=maybe", "must be one of known, unknown"),
+        ("model=3", "section.key=value"),
+    ],
+)
+def test_what_is_no_setting_is_refused(override: str, message: str) -> None:
+    """A misspelt setting must not train the default silently."""
+    with pytest.raises(TrainingError, match=message):
+        load_run_config("base", None, [override])

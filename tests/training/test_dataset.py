@@ -1,0 +1,64 @@
+"""Windows, targets and batches."""
+
+import numpy as np
+
+from tests.training import builders
+from training.dataset import TrainingSet, bucketed_batches, case_batches, training_spans
+from training.splits import leave_one_out
+
+
+def test_every_training_event_but_the_first_is_a_target_once() -> None:
+    """A history of 8 training events and windows of 3 gives 7 targets in 3 sequences."""
+    events = builders.events(["abcdefgh"])
+    spans = training_spans(events, np.ones(8, bool), 3)
+    assert spans.tolist() == [[4, 8], [1, 5], [0, 2]]
+    targets = [row for first, last in spans for row in range(first + 1, last)]
+    assert sorted(targets) == list(range(1, 8))
+
+
+def test_targets_are_the_next_items_and_their_times_ask() -> None:
+    """Position i reads event i and is asked at the time of event i + 1."""
+    events = builders.events(["abcde"])
+    training = TrainingSet(events, leave_one_out(events).train, 4, "known")
+    (batch,) = training.epoch(8, np.random.default_rng(0))
+    assert batch.batch.items.tolist() == [[1, 2]]
+    assert batch.targets.tolist() == [[2, 3]]
+    times = events.window.timestamps_ms
+    assert batch.batch.query_times_ms.tolist() == [times[1:3].tolist()]
+
+
+def test_unknown_request_times_are_zero() -> None:
+    """The switch reaches the batch: no target's time is in it."""
+    events = builders.events(["abcde"])
+    training = TrainingSet(events, leave_one_out(events).train, 4, "unknown")
+    (batch,) = training.epoch(8, np.random.default_rng(0))
+    assert batch.batch.query_times_ms.abs().sum().item() == 0
+
+
+def test_batches_cover_every_row_once_and_keep_lengths_together() -> None:
+    """Bucketing must not lose, repeat or blow up."""
+    lengths = np.random.default_rng(1).integers(1, 200, 1000)
+    batches = list(bucketed_batches(lengths, 16, np.random.default_rng(2)))
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    padded = sum(int(lengths[rows].max()) * len(rows) for rows in batches)
+    assert padded < 1.15 * lengths.sum()
+
+
+def test_one_seed_gives_one_order() -> None:
+    """Resuming depends on it."""
+    lengths = np.arange(100)
+    first, second = (
+        [rows.tolist() for rows in bucketed_batches(lengths, 7, np.random.default_rng(3))]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_case_sees_what_its_user_did_before_the_target() -> None:
+    """The test window of abcd holds abc, not d, and nothing of the other user."""
+    events = builders.events(["abcd", "bcda"])
+    split = leave_one_out(events)
+    ((rows, arrays),) = case_batches(events, split.test, 10, "known")
+    assert rows.tolist() == [3, 7]
+    assert arrays["items"].tolist() == [[1, 2, 3], [2, 3, 4]]
+    assert arrays["request_time_ms"].tolist() == events.window.timestamps_ms[[3, 7]].tolist()

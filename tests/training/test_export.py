@@ -1,0 +1,115 @@
+"""Export: parity, the bundle's files and what they say."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from service.contract import bundle as contract
+from service.contract.errors import BundleMismatch
+from service.contract.features import RequestPoint, Window, encode_windows
+from tests.training import builders
+from training.dataset import past_window
+from training.evaluate import OnnxScorer, TorchScorer
+from training.export import encoder_bytes, export_bundle, item_matrix
+from training.runs import LoadedRun, load_run, read_inputs
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained tiny run."""
+    folder = tmp_path_factory.mktemp("export")
+    dataset, _ = builders.cyclic_dataset(folder)
+    config = builders.tiny_config()
+    train(read_inputs(dataset, config), config, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Path) -> LoadedRun:
+    """The run, read back."""
+    return load_run(run)
+
+
+@pytest.fixture(scope="module")
+def onnx_scorer(loaded: LoadedRun) -> OnnxScorer:
+    """Its exported encoder."""
+    return OnnxScorer(encoder_bytes(loaded.model), item_matrix(loaded.model))
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the run, to be read only."""
+    return export_bundle(run, tmp_path_factory.mktemp("bundles"))[0]
+
+
+@pytest.fixture
+def copied(exported: Path, tmp_path: Path) -> Path:
+    """The bundle, to be damaged."""
+    return Path(shutil.copytree(exported, tmp_path / exported.name))
+
+
+@pytest.mark.parametrize("window_len", [1, 3, 6])
+def test_torch_and_onnx_agree_on_real_windows(
+    loaded: LoadedRun, onnx_scorer: OnnxScorer, window_len: int
+) -> None:
+    """Empty, one event, full and over-long, at any padded length: at most 1e-4 apart."""
+    events = loaded.inputs.events
+    windows = [Window.empty(), past_window(events, 1, 9), past_window(events, 8, 9)]
+    windows += [past_window(events, int(row), 9) for row in loaded.inputs.split.test]
+    points = [RequestPoint(builders.START_MS + 10**9, 330), RequestPoint()] * len(windows)
+    arrays = encode_windows(windows, points[: len(windows)], window_len)
+    difference = np.abs(TorchScorer(loaded.model).score(arrays) - onnx_scorer.score(arrays)).max()
+    assert difference < contract.GOLDEN_TOLERANCE
+
+
+def test_a_bundle_verifies_and_says_what_it_is(exported: Path) -> None:
+    """What the manifest states is what the files hold."""
+    path, manifest = exported, contract.read_manifest(exported)
+    assert contract.resolve_bundle(exported.parent) == path
+    contract.verify_files(path, manifest)
+    matrix = np.load(path / contract.ITEM_MATRIX_FILE)
+    items = pq.read_table(path / contract.ITEMS_FILE).to_pylist()
+    assert matrix.shape == (manifest.num_items + 1, manifest.features.dim)
+    assert [row["item_index"] for row in items] == list(range(1, manifest.num_items + 1))
+    assert manifest.parity_max_abs < contract.GOLDEN_TOLERANCE
+    assert manifest.exclude_seen == "all"
+    assert {"model", "popularity"} <= set(manifest.metrics[0].results)
+
+
+def test_popularity_is_counted_by_local_hour(exported: Path) -> None:
+    """The log's events all happen at one UTC hour, a day apart: one hour has rows."""
+    rows = pq.read_table(exported / contract.POPULARITY_FILE).to_pylist()
+    hour = builders.START_MS // 3_600_000 % 24
+    assert {row["key"] for row in rows if row["scope"] == "hour"} == {hour}
+    overall = [row["weight"] for row in rows if row["scope"] == "overall"]
+    assert sum(overall) == 24 * 9
+    assert overall == sorted(overall, reverse=True)
+
+
+def test_the_same_run_exports_the_same_version(run: Path, exported: Path) -> None:
+    """The version names the content, so exporting again replaces nothing that differs."""
+    again, _ = export_bundle(run, exported.parent)
+    assert again == exported
+
+
+def test_one_flipped_byte_is_refused(copied: Path) -> None:
+    """The hash says which file was damaged."""
+    matrix = copied / contract.ITEM_MATRIX_FILE
+    data = bytearray(matrix.read_bytes())
+    data[-1] ^= 1
+    matrix.write_bytes(data)
+    with pytest.raises(BundleMismatch, match=r"item_matrix\.npy: SHA-256"):
+        contract.verify_files(copied, contract.read_manifest(copied))
+
+
+def test_a_manifest_of_a_newer_schema_is_refused(copied: Path) -> None:
+    """An older service must not guess at what a newer bundle means."""
+    manifest = contract.read_manifest(copied)
+    newer = manifest.model_copy(update={"schema_version": {"major": 1, "minor": 99}})
+    (copied / contract.MANIFEST_FILE).write_text(newer.model_dump_json(warnings=False))
+    with pytest.raises(BundleMismatch, match=r"schema version 1\.99, this build reads"):
+        contract.read_manifest(copied)

@@ -1,0 +1,198 @@
+"""The dataset: what `import` writes and every later stage reads.
+
+A dataset is a directory with `events.parquet` (one row per event, ordered by user, time and the
+source's own order), `items.parquet` and `dataset.json` (what it is, what was dropped and why).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from service.contract.events import EVENT_TYPES
+from service.contract.features import Window
+from service.contract.vocabulary import Vocabulary
+from training.config import TrainingError
+
+EVENTS_FILE = "events.parquet"
+ITEMS_FILE = "items.parquet"
+DATASET_FILE = "dataset.json"
+DATASET_SCHEMA = 1
+
+EVENT_SCHEMA = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("event_type", pa.string()),
+        ("timestamp_ms", pa.int64()),
+        ("tz_offset_min", pa.int32()),
+        ("value", pa.float32()),
+        ("duration_s", pa.float32()),
+        ("lat", pa.float64()),
+        ("lon", pa.float64()),
+    ]
+)
+ITEM_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("text", pa.string()),
+        ("categories", pa.list_(pa.string())),
+        ("lat", pa.float64()),
+        ("lon", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What `dataset.json` says.
+
+    `time_axis` is `order` when only the order of events is known: their timestamps then count
+    one second per event and must not be read as times. `dropped` counts rows by rule.
+    """
+
+    name: str
+    kind: str
+    time_axis: Literal["time", "order"]
+    num_rows_read: int
+    num_events: int
+    num_users: int
+    num_items: int
+    dropped: dict[str, int]
+    repeat_share: float
+    data_sha256: str
+    licence_notice: str = ""
+    schema: int = DATASET_SCHEMA
+    source: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """All events as parallel arrays, each (num_events,), grouped by user and ordered by time.
+
+    `users` counts from 0; `window` holds item and event type indices from 1 and the raw features;
+    `user_starts` is (num_users + 1,): user u's events are [user_starts[u], user_starts[u + 1]).
+    """
+
+    users: NDArray[np.int64]
+    window: Window
+    user_starts: NDArray[np.int64]
+    user_ids: tuple[str, ...]
+    items: Vocabulary
+    event_types: Vocabulary
+
+    @property
+    def num_users(self) -> int:
+        """The number of users."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """The number of items with at least one event."""
+        return len(self.items)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def read_dataset(path: Path) -> tuple[EventTable, DatasetInfo]:
+    """Read a dataset; raises TrainingError when it is missing, damaged or of another schema."""
+    info = read_info(path)
+    try:
+        table = pq.read_table(path / EVENTS_FILE, schema=EVENT_SCHEMA)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise TrainingError(f"{path / EVENTS_FILE}: cannot be read: {exc}") from exc
+    if table.num_rows != info.num_events:
+        raise TrainingError(
+            f"{path}: {EVENTS_FILE} has {table.num_rows} rows, {DATASET_FILE} says "
+            f"{info.num_events}; import it again"
+        )
+    return event_table(table), info
+
+
+def read_info(path: Path) -> DatasetInfo:
+    """Read `dataset.json`; raises TrainingError when it is missing or of another schema."""
+    try:
+        document: dict[str, Any] = json.loads((path / DATASET_FILE).read_bytes())
+    except (OSError, ValueError) as exc:
+        raise TrainingError(
+            f"{path}: no dataset ({DATASET_FILE} cannot be read); "
+            "make one with `python -m training import`"
+        ) from exc
+    if document.get("schema") != DATASET_SCHEMA:
+        found = document.get("schema")
+        raise TrainingError(f"{path}: dataset schema {found!r}, this build reads {DATASET_SCHEMA}")
+    try:
+        return DatasetInfo(**document)
+    except TypeError as exc:
+        raise TrainingError(f"{path / DATASET_FILE}: {exc}; import the data again") from exc
+
+
+def event_table(table: pa.Table) -> EventTable:
+    """Turn an events table, ordered by user and time, into arrays."""
+    user_ids, users = _encode(table["user_id"], ordered=False)
+    item_ids, items = _encode(table["item_id"], ordered=True)
+    event_types = Vocabulary(EVENT_TYPES)
+    type_ids, types = _encode(table["event_type"], ordered=True)
+    type_index = np.array([event_types.index(name) for name in type_ids], np.int64)
+    starts = np.searchsorted(users, np.arange(len(user_ids) + 1))
+    window = Window(
+        items=items + 1,
+        event_types=type_index[types],
+        timestamps_ms=table["timestamp_ms"].to_numpy(),
+        tz_offsets_min=_filled(table["tz_offset_min"], 0).astype(np.int64),
+        values=_filled(table["value"], np.nan).astype(np.float32),
+        durations_s=_filled(table["duration_s"], np.nan).astype(np.float32),
+        lats=_filled(table["lat"], np.nan).astype(np.float32),
+        lons=_filled(table["lon"], np.nan).astype(np.float32),
+    )
+    return EventTable(users, window, starts, user_ids, Vocabulary(item_ids), event_types)
+
+
+def read_items(path: Path) -> pa.Table:
+    """Read the items of a dataset; columns as ITEM_SCHEMA."""
+    return pq.read_table(path / ITEMS_FILE, schema=ITEM_SCHEMA)
+
+
+def table_sha256(table: pa.Table) -> str:
+    """Return a hash of a table's values, whatever file or compression holds them."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        digest.update(name.encode())
+        if pa.types.is_string(column.type):
+            encoded = column.dictionary_encode()
+            digest.update("\x00".join(encoded.dictionary.to_pylist()).encode())
+            column = encoded.indices
+        digest.update(np.ascontiguousarray(_filled(column, -1)).tobytes())
+    return digest.hexdigest()
+
+
+def _encode(column: pa.ChunkedArray, *, ordered: bool) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return (distinct values, index of each row); values sorted, or by first appearance."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values: list[str] = encoded.dictionary.to_pylist()
+    indices = encoded.indices.to_numpy().astype(np.int64)
+    if not ordered:
+        return tuple(values), indices
+    order = sorted(range(len(values)), key=values.__getitem__)
+    rank = np.empty(len(values), np.int64)
+    rank[order] = np.arange(len(values))
+    return tuple(values[place] for place in order), rank[indices]
+
+
+def _filled(column: pa.ChunkedArray, missing: float) -> NDArray[Any]:
+    filled: NDArray[Any] = column.fill_null(missing).to_numpy(zero_copy_only=False)
+    return filled

@@ -1,0 +1,268 @@
+"""Export: ONNX encoder, item matrix, items, popularity, golden windows and manifest.
+
+The only importer of onnx. A bundle is written aside, checked by loading it back, and renamed.
+"""
+
+import logging
+import shutil
+import warnings
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from service.contract import bundle as contract
+from service.contract.features import (
+    WINDOW_INPUTS,
+    Arrays,
+    Float32s,
+    RequestPoint,
+    Window,
+    encode_windows,
+)
+from training.baselines import item_counts
+from training.config import TrainingError, config_to_dict
+from training.data import EventTable, read_items
+from training.dataset import past_window, serving_batch
+from training.evaluate import OnnxScorer, TorchScorer, headline_rule
+from training.model import SequenceModel
+from training.runs import LoadedRun, load_run, measure
+
+ONNX_OPSET = 20
+POPULAR_PER_HOUR = 200
+MS_PER_HOUR = 3_600_000
+GOLDEN_CASES = 5
+
+log = logging.getLogger(__name__)
+
+
+class ServingEncoder(nn.Module):
+    """The graph that is served: raw window and request arrays in, one query vector out."""
+
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        items: Tensor,
+        timestamps_ms: Tensor,
+        request_time_ms: Tensor,
+        request_tz_offset_min: Tensor,
+    ) -> Tensor:
+        """Return the query vector of the last position, (batch, dim)."""
+        batch = serving_batch(items, timestamps_ms, request_time_ms, request_tz_offset_min)
+        return self.model.encode(batch, num_queries=1)[:, 0]
+
+
+INPUTS = ("items", "timestamps_ms", "request_time_ms", "request_tz_offset_min")
+
+
+def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
+    """Write `out`/<version>/ and name it in `out`/CURRENT; returns the bundle and its manifest.
+
+    Raises TrainingError when torch and ONNX Runtime disagree by GOLDEN_TOLERANCE or more.
+    """
+    loaded = load_run(run)
+    out.mkdir(parents=True, exist_ok=True)
+    aside = out / ".writing"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    parity = _write_files(loaded, aside)
+    manifest = _manifest(loaded, aside, parity)
+    document = manifest.model_dump_json(indent=2) + "\n"
+    (aside / contract.MANIFEST_FILE).write_text(document, encoding="utf-8")
+    contract.verify_files(aside, contract.read_manifest(aside))
+    final = out / manifest.bundle_version
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    pointer = out / (contract.CURRENT_FILE + ".writing")
+    pointer.write_text(manifest.bundle_version + "\n", encoding="utf-8")
+    pointer.replace(out / contract.CURRENT_FILE)
+    return final, manifest
+
+
+def encoder_bytes(model: SequenceModel) -> bytes:
+    """Return the serialised ONNX encoder; batch and window length are free."""
+    # Four tensors of their own: the exporter takes one object given twice for one input.
+    shapes = [(2, model.config.window_len)] * 2 + [(2,)] * 2
+    examples = tuple(torch.zeros(shape, dtype=torch.int64) for shape in shapes)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    with warnings.catch_warnings():
+        # The exporter's own deprecations are nothing that a caller could mend.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ServingEncoder(model).eval(),
+            examples,
+            input_names=list(INPUTS),
+            output_names=[contract.QUERY_OUTPUT],
+            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}, {0: batch}, {0: batch}),
+            opset_version=ONNX_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise TrainingError("the exporter returned no program")
+    proto = program.model_proto
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def item_matrix(model: SequenceModel) -> Float32s:
+    """Return the item vectors, (num_items + 1, dim) float32, row 0 zero."""
+    with torch.inference_mode():
+        matrix: Float32s = model.item_vectors().numpy().astype(np.float32)
+    return matrix
+
+
+def onnx_scorer(loaded: LoadedRun) -> OnnxScorer:
+    """Return the scorer that runs a run's exported encoder, without writing it to disk."""
+    return OnnxScorer(encoder_bytes(loaded.model), item_matrix(loaded.model))
+
+
+def golden_windows(events: EventTable, rows: NDArray[np.int64], window_len: int) -> Arrays:
+    """Return encoded windows that try the edges: empty, one event, full, over-long, real ones."""
+    long_window = past_window(events, int(rows[0]), window_len)
+    pieces = [Window.empty(), long_window.select(slice(0, 1)), _over_long(long_window, window_len)]
+    pieces += [past_window(events, int(row), window_len) for row in rows[:GOLDEN_CASES]]
+    lasts = [int(w.timestamps_ms[-1]) if len(w) else 0 for w in pieces]
+    # The newest case asks without a time, the others an hour after their last event, at UTC+2.
+    points = [RequestPoint(last + MS_PER_HOUR, 120) for last in lasts[:-1]] + [RequestPoint()]
+    return encode_windows(pieces, points, window_len)
+
+
+def _over_long(window: Window, window_len: int) -> Window:
+    times = -(-(window_len + 7) // max(1, len(window)))
+    columns = {name: np.tile(getattr(window, name), times) for name in WINDOW_INPUTS}
+    columns["timestamps_ms"] = np.sort(columns["timestamps_ms"])
+    return Window(**columns)
+
+
+def _write_files(loaded: LoadedRun, folder: Path) -> float:
+    """Write every file but the manifest; returns the largest difference of torch and ONNX."""
+    model, events = loaded.model, loaded.inputs.events
+    (folder / contract.ENCODER_FILE).write_bytes(encoder_bytes(model))
+    matrix = item_matrix(model)
+    np.save(folder / contract.ITEM_MATRIX_FILE, matrix)
+    longest = np.argsort(-np.diff(events.user_starts), kind="stable")
+    rows = events.user_starts[1:][longest] - 1
+    golden = golden_windows(events, rows, model.config.window_len)
+    expected = TorchScorer(model).score(golden)
+    scored = OnnxScorer(folder / contract.ENCODER_FILE, matrix).score(golden)
+    difference = float(np.abs(expected - scored).max())
+    if not difference < contract.GOLDEN_TOLERANCE:
+        raise TrainingError(
+            f"torch and ONNX Runtime differ by {difference:.2e} on the golden windows, allowed "
+            f"is {contract.GOLDEN_TOLERANCE:.0e}; no bundle was written"
+        )
+    expected[:, 0] = 0.0
+    named = {name: golden[name] for name in INPUTS} | {contract.GOLDEN_SCORES: expected}
+    np.savez(folder / contract.GOLDEN_FILE, **named)  # type: ignore[arg-type]  # arrays by name
+    _write_items(loaded, folder)
+    _write_popularity(events, folder)
+    return difference
+
+
+def _write_items(loaded: LoadedRun, folder: Path) -> None:
+    events = loaded.inputs.events
+    rows = {row["item_id"]: row for row in read_items(loaded.inputs.dataset_path).to_pylist()}
+    ordered = [rows[item_id] for item_id in events.items]
+    counts = item_counts(events, np.ones(len(events), bool))[1:]
+    table = pa.table(
+        {
+            "item_index": pa.array(range(1, len(ordered) + 1), pa.int32()),
+            "item_id": pa.array([row["item_id"] for row in ordered], pa.string()),
+            "title": pa.array([row["title"] for row in ordered], pa.string()),
+            "categories": pa.array([row["categories"] for row in ordered], pa.list_(pa.string())),
+            "lat": pa.array([row["lat"] for row in ordered], pa.float64()),
+            "lon": pa.array([row["lon"] for row in ordered], pa.float64()),
+            "num_events": pa.array(counts, pa.int64()),
+        }
+    )
+    pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
+
+
+def _write_popularity(events: EventTable, folder: Path) -> None:
+    """Write event counts by scope: overall, and by local hour of day."""
+    everything = np.ones(len(events), bool)
+    scopes = [("overall", 0, item_counts(events, everything), events.num_items)]
+    window = events.window
+    local = window.timestamps_ms + window.tz_offsets_min * 60_000
+    hours = local // MS_PER_HOUR % 24
+    scopes += [
+        ("hour", hour, item_counts(events, hours == hour), POPULAR_PER_HOUR) for hour in range(24)
+    ]
+    parts = []
+    for scope, key, counts, limit in scopes:
+        best = np.argsort(-counts, kind="stable")[:limit]
+        best = best[counts[best] > 0]
+        parts.append(
+            pa.table(
+                {
+                    "scope": pa.array([scope] * len(best), pa.string()),
+                    "key": pa.array([key] * len(best), pa.int64()),
+                    "item_index": pa.array(best, pa.int32()),
+                    "weight": pa.array(counts[best], pa.float64()),
+                }
+            )
+        )
+    table = pa.concat_tables(parts)
+    pq.write_table(table, folder / contract.POPULARITY_FILE, compression="zstd")
+
+
+def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manifest:
+    config, inputs, model = loaded.config, loaded.inputs, loaded.model
+    files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
+    rule = headline_rule(inputs.info.repeat_share)
+    return contract.Manifest(
+        schema_version=contract.SchemaVersion(
+            major=contract.SCHEMA_MAJOR, minor=contract.SCHEMA_MINOR
+        ),
+        bundle_version=contract.content_version(files),
+        name=inputs.info.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model_family=config.model.family,
+        model_config_used=config_to_dict(config),
+        num_items=inputs.events.num_items,
+        event_types=tuple(inputs.events.event_types),
+        features=contract.FeatureSpec(
+            window_len=config.model.window_len,
+            dim=model.config.dim,
+            inputs=INPUTS,
+            outputs=(contract.QUERY_OUTPUT,),
+            uses_request_time=config.model.request_time == "known",
+        ),
+        exclude_seen="all" if rule == "removed" else "none",
+        repeat_share=inputs.info.repeat_share,
+        onnx_opset=ONNX_OPSET,
+        parity_max_abs=parity,
+        data_sha256=inputs.info.data_sha256,
+        files=files,
+        metrics=(_metric_report(loaded),),
+        library_versions={
+            name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")
+        },
+        licence_notice=inputs.info.licence_notice,
+    )
+
+
+def _metric_report(loaded: LoadedRun) -> contract.MetricReport:
+    """Measure validation again, with baselines: a bundle says what it was chosen by."""
+    request_time = loaded.config.model.request_time
+    report = measure(loaded, "validation", request_time, TorchScorer(loaded.model))
+    return contract.MetricReport(
+        protocol=report["protocol"],
+        split="validation",
+        split_sha256=report["split_sha256"],
+        request_time=request_time,
+        seen_items=report["seen_items"],
+        results=report["results"],
+    )

@@ -1,0 +1,78 @@
+"""Ranking metrics over all items, in NumPy; each case has one target.
+
+`ranks` are 1-based places of the targets among all ranked items. No metric samples negatives
+(Krichene & Rendle, 2020).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CUTOFFS = (1, 5, 10, 20)
+
+
+def target_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the 1-based rank of each target, (cases,), among all items.
+
+    `scores` is (cases, num_items + 1); column 0 is padding and never ranks. An item that scores
+    the same as the target counts as ahead when its index is lower, the order the service uses.
+    A target that was removed, with a score of -inf, ranks last.
+    """
+    rows = np.arange(len(targets))
+    picked = scores[rows, targets][:, None]
+    body = scores[:, 1:]
+    ahead = (body > picked).sum(axis=1)
+    indices = np.arange(1, scores.shape[1])
+    ties = ((body == picked) & (indices[None, :] < targets[:, None])).sum(axis=1)
+    ranks: NDArray[np.int64] = np.where(np.isneginf(picked[:, 0]), len(indices), ahead + ties + 1)
+    return ranks
+
+
+def hit_rate_at_k(ranks: NDArray[np.int64], k: int) -> float:
+    """Return HR@k, the share of cases with the target in the top k.
+
+    >>> hit_rate_at_k(np.array([1, 11]), 10)
+    0.5
+    """
+    return float((ranks <= k).mean())
+
+
+def ndcg_at_k(ranks: NDArray[np.int64], k: int) -> float:
+    """Return NDCG@k; with one target the ideal is 1, so a case gives 1 / log2(1 + rank).
+
+    >>> round(ndcg_at_k(np.array([1, 2, 11]), 10), 4)
+    0.5436
+    """
+    return float(np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0).mean())
+
+
+def mrr_at_k(ranks: NDArray[np.int64], k: int) -> float:
+    """Return MRR@k, the mean of 1 / rank, 0 below the cut.
+
+    >>> mrr_at_k(np.array([2, 11]), 10)
+    0.25
+    """
+    return float(np.where(ranks <= k, 1.0 / ranks, 0.0).mean())
+
+
+def coverage_at_k(top_items: NDArray[np.int64], num_items: int) -> float:
+    """Return the share of the catalogue that appears in any list; `top_items` is (cases, k)."""
+    return float(len(np.unique(top_items)) / num_items)
+
+
+def novelty_at_k(top_items: NDArray[np.int64], user_share: NDArray[np.float64]) -> float:
+    """Return the mean of -log2 of the share of training users with an event on the item.
+
+    `user_share` is (num_items + 1,), its zeros already floored at one user.
+    """
+    return float(-np.log2(user_share[top_items]).mean())
+
+
+def summarise(ranks: NDArray[np.int64]) -> dict[str, float]:
+    """Return all rank metrics by name: hr@k, ndcg@k and mrr@k at the cutoffs, and full mrr."""
+    results: dict[str, float] = {}
+    for k in CUTOFFS:
+        results[f"hr@{k}"] = hit_rate_at_k(ranks, k)
+        results[f"ndcg@{k}"] = ndcg_at_k(ranks, k)
+        results[f"mrr@{k}"] = mrr_at_k(ranks, k)
+    results["mrr"] = float((1.0 / ranks).mean())
+    return results

@@ -1,0 +1,126 @@
+"""Splits: which events train, and which (window, target) cases validate and test.
+
+Both splits return cases by row: the target's row in the event table; its window is what the same
+user did before that row. A split's hash covers every target, so that two figures with equal
+hashes were measured on equal cases.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import SplitConfig, TrainingError
+from training.data import EventTable
+
+# Fewer events leave nothing to train on once test and validation are taken.
+MIN_EVENTS_LEAVE_ONE_OUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split: `train` is a mask over events; `validation` and `test` are target rows.
+
+    `protocol` and `sha256` go beside every figure.
+    """
+
+    protocol: str
+    train: NDArray[np.bool_]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    sha256: str
+
+    def targets(self, name: str) -> NDArray[np.int64]:
+        """Return the target rows of `validation` or `test`."""
+        if name == "validation":
+            return self.validation
+        if name == "test":
+            return self.test
+        raise TrainingError(f"split {name!r} must be validation or test")
+
+
+def make_split(events: EventTable, config: SplitConfig) -> Split:
+    """Split events as configured; raises TrainingError when too little is left."""
+    split = (
+        leave_one_out(events)
+        if config.protocol == "leave-one-out"
+        else global_temporal(events, config.validation_from, config.test_from)
+    )
+    for name in ("validation", "test"):
+        if len(split.targets(name)) == 0:
+            raise TrainingError(
+                f"{split.protocol} split: no {name} cases among {len(events)} events of "
+                f"{events.num_users} users"
+            )
+    check_no_future(events, split)
+    return split
+
+
+def leave_one_out(events: EventTable) -> Split:
+    """Each user's last event is test, the one before validation, the rest train.
+
+    Users with fewer than 3 events only train. Leaks: other users' training events may lie after a
+    test event, so the figures compare with papers and overstate what a service will see.
+    """
+    counts = np.diff(events.user_starts)
+    ends = events.user_starts[1:][counts >= MIN_EVENTS_LEAVE_ONE_OUT]
+    train = np.ones(len(events), bool)
+    train[ends - 1] = False
+    train[ends - 2] = False
+    return _split("leave-one-out", events, train, ends - 2, ends - 1)
+
+
+def global_temporal(events: EventTable, validation_from: float, test_from: float) -> Split:
+    """Two instants cut all users: before the first is train, between them validation, after test.
+
+    Every event in a period is a case, with all that its user did before it as the window; users
+    without an earlier event have no window and are left out. Leaks: none across the instants.
+    """
+    if not 0 < validation_from < test_from < 1:
+        raise TrainingError("temporal split: 0 < validation_from < test_from < 1 must hold")
+    times = events.window.timestamps_ms
+    first, second = np.quantile(times, [validation_from, test_from], method="higher")
+    train = times < first
+    first_rows = events.user_starts[:-1]
+    has_past = np.ones(len(events), bool)
+    has_past[first_rows] = False
+    validation = np.flatnonzero((times >= first) & (times < second) & has_past)
+    test = np.flatnonzero((times >= second) & has_past)
+    return _split("temporal", events, train, validation, test)
+
+
+def check_no_future(events: EventTable, split: Split) -> None:
+    """Raise TrainingError if a target trains, or a user trains on what follows their target.
+
+    For the temporal protocol no training event of anybody may be as late as a target.
+    """
+    times = events.window.timestamps_ms
+    for name in ("validation", "test"):
+        rows = split.targets(name)
+        if bool(split.train[rows].any()):
+            raise TrainingError(f"leak: {int(split.train[rows].sum())} {name} targets train")
+        if split.protocol == "temporal" and times[split.train].max() >= times[rows].min():
+            raise TrainingError(f"leak: training events are as late as {name} targets")
+    if split.protocol == "leave-one-out":
+        last_train = np.full(events.num_users, -1)
+        np.maximum.at(last_train, events.users[split.train], np.flatnonzero(split.train))
+        if bool((last_train[events.users[split.validation]] >= split.validation).any()):
+            raise TrainingError("leak: a user trains on events after their own target")
+
+
+def _split(
+    protocol: str,
+    events: EventTable,
+    train: NDArray[np.bool_],
+    validation: NDArray[np.int64],
+    test: NDArray[np.int64],
+) -> Split:
+    digest = hashlib.sha256(protocol.encode())
+    for name, rows in (("validation", validation), ("test", test)):
+        digest.update(name.encode())
+        users = "\x00".join(events.user_ids[user] for user in events.users[rows])
+        items = "\x00".join(events.items.id(int(item)) for item in events.window.items[rows])
+        digest.update(f"{users}\x01{items}\x01".encode())
+        digest.update(events.window.timestamps_ms[rows].astype("<i8").tobytes())
+    return Split(protocol, train, validation, test, digest.hexdigest())
