@@ -96,6 +96,13 @@ def test_the_same_run_exports_the_same_version(run: Path, exported: Path) -> Non
     assert again == exported
 
 
+def test_the_graph_carries_no_path_of_the_machine_that_made_it(exported: Path) -> None:
+    """The exporter notes a stack trace at every node; a bundle goes to other people."""
+    graph = (exported / contract.ENCODER_FILE).read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in graph
+    assert b".py" not in graph
+
+
 def test_one_flipped_byte_is_refused(copied: Path) -> None:
     """The hash says which file was damaged."""
     matrix = copied / contract.ITEM_MATRIX_FILE

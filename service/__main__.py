@@ -1,0 +1,164 @@
+"""The service's command line: settle the settings, start what is needed, serve."""
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from service.config import Settings
+from service.errors import ServiceError
+from service.logs import configure_logs
+from service.metrics import shared_between_workers
+from service.store.embedded import EmbeddedValkey
+
+APP_FACTORY = "service.app:create_app_from_environment"
+
+cli = typer.Typer(
+    help="Sojourn's recommendation service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.callback()
+def _program() -> None:
+    """Serve recommendations from a bundle and live events."""
+
+
+@cli.command(
+    epilog="Examples:  sojourn-serve run --bundle bundles  |  "
+    "sojourn-serve run --bundle bundles --redis redis://localhost:6379/0 --workers 2"
+)
+def run(
+    *,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle, or the directory whose CURRENT file names one.")
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start a Valkey; the default without --redis.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen at.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen at, 0 for a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, one a core.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded Valkey keeps histories.")
+    ] = None,
+) -> None:
+    """Serve a bundle; every option is also a SOJOURN_* variable, and the option wins.
+
+    Histories are in Redis, or in an embedded Valkey that keeps them in a directory.
+    """
+    if redis and embedded:
+        _fail("--redis and --embedded exclude each other; name one")
+    given = {
+        "bundle_path": bundle,
+        "redis_url": redis,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "data_dir": data_dir,
+    }
+    settings = _settings({name: value for name, value in given.items() if value is not None})
+    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    _end_cleanly_on_sigterm()
+    try:
+        with ExitStack() as stack:
+            redis_url = None if embedded else settings.redis_url
+            if redis_url is None:
+                redis_url = stack.enter_context(EmbeddedValkey(settings.data_dir)).url
+            stack.enter_context(_worker_environment(settings, redis_url))
+            _serve(settings)
+    except ServiceError as exc:
+        _fail(str(exc))
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+def _settings(given: dict[str, object]) -> Settings:
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # validated by the class
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _fail(f"{where}: {first['msg']}, not {str(first['input'])[:80]!r}")
+
+
+@contextmanager
+def _worker_environment(settings: Settings, redis_url: str) -> Iterator[None]:
+    """Say to this process and its workers, through the environment, what was decided here."""
+    os.environ |= {
+        "SOJOURN_BUNDLE": str(settings.bundle_path),
+        "SOJOURN_REDIS_URL": redis_url,
+        "SOJOURN_DATA_DIR": str(settings.data_dir),
+        "SOJOURN_HOST": settings.host,
+        "SOJOURN_PORT": str(settings.port),
+        "SOJOURN_WORKERS": str(settings.workers),
+    }
+    # NumPy's products would start a thread for every core of the machine, container or not.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if settings.workers == 1:
+        yield
+        return
+    with shared_between_workers():
+        yield
+
+
+def _serve(settings: Settings) -> None:
+    if settings.workers > 1:
+        _check_bundle(settings)
+    # Named, not imported: NumPy reads its number of threads when it is loaded.
+    uvicorn.run(
+        APP_FACTORY,
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
+    )
+
+
+def _check_bundle(settings: Settings) -> None:
+    """Refuse a bad bundle once, here, and not again in every worker."""
+    from service.bundle_loader import load_bundle  # noqa: PLC0415  # after the environment is set
+
+    load_bundle(settings.bundle_path, num_threads=settings.onnx_threads)
+
+
+def _end_cleanly_on_sigterm() -> None:
+    """Make SIGTERM an ordinary end; while uvicorn serves, it drains first and raises it again."""
+
+    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.echo(f"error: {reason}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Events: stored in one atomic step each, told apart as accepted, duplicate or rejected."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from service.api.dependencies import EventStore, ServicesDep, problems
+from service.api.event_schemas import (
+    EventAttempt,
+    EventBatch,
+    EventBatchResponse,
+    EventResult,
+    EventStatus,
+)
+from service.contract.events import Event
+from service.metrics import Metrics
+from service.problems import FieldProblem
+
+router = APIRouter(tags=["events"])
+
+
+@router.post("/v1/events", response_model_exclude_none=True, responses=problems(400, 413, 422, 503))
+async def post_events(body: EventBatch, services: ServicesDep) -> EventBatchResponse:
+    """Store events; after the answer every read sees them. A retry is safe: it is a duplicate."""
+    checked = [attempt.to_event(services.latest_event_ms()) for attempt in body.events]
+    results = await store_events(services.history, body.events, checked)
+    return count_results(results, services.metrics)
+
+
+async def store_events(
+    history: EventStore, attempts: Sequence[EventAttempt], checked: Sequence[Event | FieldProblem]
+) -> list[EventResult]:
+    """Store the events that are right and return what became of each, in the given order."""
+    right = [event for event in checked if isinstance(event, Event)]
+    are_new = iter(await history.append(right) if right else ())
+    results = []
+    for attempt, event in zip(attempts, checked, strict=True):
+        if isinstance(event, FieldProblem):
+            rejected = EventResult(event_id=attempt.event_id, status="rejected", error=event)
+            results.append(rejected)
+        else:
+            status: EventStatus = "accepted" if next(are_new) else "duplicate"
+            results.append(EventResult.model_construct(event_id=event.event_id, status=status))
+    return results
+
+
+def count_results(results: list[EventResult], metrics: Metrics) -> EventBatchResponse:
+    """Return the answer of a batch, its sums in the metrics too."""
+    counts = Counter(result.status for result in results)
+    for status, number in counts.items():
+        metrics.events.labels(status).inc(number)
+    return EventBatchResponse(
+        accepted=counts["accepted"],
+        duplicates=counts["duplicate"],
+        rejected=counts["rejected"],
+        results=results,
+    )

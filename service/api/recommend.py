@@ -1,0 +1,33 @@
+"""Recommendations: for a stored user, and for whatever a caller sends along."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service.api.dependencies import ServicesDep, problems
+from service.api.schemas import RecommendParams, RecommendRequest, RecommendResponse
+
+router = APIRouter(tags=["recommendations"])
+
+
+@router.get(
+    "/v1/users/{user_id:path}/recommendations",
+    response_model_exclude_none=True,
+    responses=problems(422, 503),
+)
+async def recommend_to_user(
+    user_id: str, params: Annotated[RecommendParams, Query()], services: ServicesDep
+) -> RecommendResponse:
+    """Recommend to a user from the stored history, every event posted until now included."""
+    return RecommendResponse.of(await services.recommender.recommend(params.to_query(user_id)))
+
+
+@router.post(
+    "/v1/recommendations",
+    response_model_exclude_none=True,
+    responses=problems(400, 413, 422, 503),
+)
+async def recommend(body: RecommendRequest, services: ServicesDep) -> RecommendResponse:
+    """Recommend for a stored user, an anonymous session's events, or both; stores nothing."""
+    query = body.to_query(services.latest_event_ms())
+    return RecommendResponse.of(await services.recommender.recommend(query))

@@ -1,0 +1,131 @@
+"""Micro-batching without timers around any callable, for the ranker and for Redis alike.
+
+An item that finds the queue idle goes at once; those that arrive while a batch runs form the next.
+The batch, never a caller, awaits the callable: a caller that is cancelled just stops waiting, so
+it can neither leave a half-read reply in a connection nor take somebody else's.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Generic, TypeVar
+
+from service.errors import NotReady, Overloaded
+from service.metrics import Metrics
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Item, Result]):
+    """One item, the future of its caller, and when it came (`perf_counter` seconds)."""
+
+    item: Item
+    future: "asyncio.Future[Result]"
+    since_s: float
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `compute` on the items of concurrent callers, at most `max_batch` at a time.
+
+    `compute` returns one result per item, in order; what it raises is raised to every caller of
+    the batch. At most `max_pending` items wait; one more raises Overloaded. Belongs to one loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        compute: Callable[[list[Item]], Awaitable[list[Result]]],
+        *,
+        max_batch: int,
+        max_pending: int,
+        metrics: Metrics,
+    ) -> None:
+        self._name = name
+        self._compute = compute
+        self._max_batch = max_batch
+        self._max_pending = max_pending
+        self._metrics = metrics.queue(name)
+        # Keyed by future so that a cancelled caller leaves the queue in constant time.
+        self._pending: OrderedDict[asyncio.Future[Result], _Waiting[Item, Result]] = OrderedDict()
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def submit(self, item: Item) -> Result:
+        """Return the result for one item; raises Overloaded, NotReady or what `compute` raised."""
+        if self._closed:
+            raise NotReady(f"{self._name}: the service is stopping")
+        if len(self._pending) >= self._max_pending:
+            raise Overloaded(f"{self._name}: {len(self._pending)} items are waiting already")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._pending[future] = _Waiting(item, future, perf_counter())
+        if self._worker is None:
+            # A context of its own: the batch belongs to many requests, not to the first one.
+            self._worker = loop.create_task(self._drain(), context=Context())
+        try:
+            return await future
+        finally:
+            self._pending.pop(future, None)
+            if future.done() and not future.cancelled():
+                # Cancelled in the very tick of a failure, a caller would leave it unretrieved.
+                future.exception()
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Take nothing more; finish what waits, and fail with NotReady what outlasts the grace."""
+        self._closed = True
+        if self._worker is None:
+            return
+        _, unfinished = await asyncio.wait({self._worker}, timeout=grace_s)
+        for worker in unfinished:
+            worker.cancel()
+            await asyncio.wait({worker})
+
+    async def _drain(self) -> None:
+        try:
+            while self._pending:
+                await self._run(self._take())
+        finally:
+            self._worker = None
+            self._fail([*self._pending.values()], NotReady(f"{self._name}: stopped"))
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        size = min(len(self._pending), self._max_batch)
+        batch = [self._pending.popitem(last=False)[1] for _ in range(size)]
+        return [waiting for waiting in batch if not waiting.future.done()]
+
+    async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
+        if not batch:
+            return
+        started_s = perf_counter()
+        for waiting in batch:
+            self._metrics.queue_seconds.observe(started_s - waiting.since_s)
+        self._metrics.batch_size.observe(len(batch))
+        try:
+            results = await self._checked([waiting.item for waiting in batch])
+        except asyncio.CancelledError:
+            self._fail(batch, NotReady(f"{self._name}: stopped"))
+            raise
+        except Exception as exc:  # noqa: BLE001  # not swallowed: raised to every caller
+            self._fail(batch, exc)
+        else:
+            for waiting, result in zip(batch, results, strict=True):
+                if not waiting.future.done():
+                    waiting.future.set_result(result)
+        self._metrics.compute_seconds.observe(perf_counter() - started_s)
+
+    async def _checked(self, items: list[Item]) -> list[Result]:
+        results = await self._compute(items)
+        if len(results) != len(items):
+            raise RuntimeError(f"{self._name}: {len(results)} results for {len(items)} items")
+        return results
+
+    @staticmethod
+    def _fail(batch: list[_Waiting[Item, Result]], error: Exception) -> None:
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)

@@ -1,0 +1,154 @@
+"""Loading: read, verify, check against the golden scores, warm up; or refuse with the reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from service.contract import bundle as contract
+from service.contract.bundle import Manifest
+from service.contract.errors import BundleMismatch, ContractError
+from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_window
+from service.contract.vocabulary import Vocabulary, item_hash
+from service.errors import BundleRefused
+from service.fallback import Popularity, RankedList
+from service.ranker import Ranker, ScoreRequest, open_encoder
+from service.retrieval import HashIndex
+from service.windows import type_index_of_code
+
+OVERALL_SCOPE = "overall"
+HOUR_SCOPE = "hour"
+NUM_WARM_UP_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBundle:
+    """A bundle that passed its own check and is ready to serve.
+
+    `titles` is by item index, element 0 unused; `item_hashes` is (num_items,) uint64, the hash of
+    the item at index i + 1; `type_indices` is by event type code.
+    """
+
+    path: Path
+    manifest: Manifest
+    ranker: Ranker
+    item_matrix: Float32s
+    vocabulary: Vocabulary
+    titles: tuple[str | None, ...]
+    item_hashes: NDArray[np.uint64]
+    hash_index: HashIndex
+    type_indices: Int64s
+    popularity: Popularity
+
+
+def load_bundle(path: Path, *, num_threads: int = 1) -> LoadedBundle:
+    """Return the bundle at a path, checked and warm; raises BundleRefused with the reason."""
+    try:
+        bundle = contract.resolve_bundle(path)
+        manifest = contract.read_manifest(bundle)
+        contract.verify_files(bundle, manifest)
+        loaded = _load(bundle, manifest, num_threads)
+        _check_golden(bundle, loaded)
+        _warm_up(loaded)
+    except (ContractError, OSError, ValueError, KeyError, pa.ArrowException) as exc:
+        raise BundleRefused(str(exc)) from exc
+    return loaded
+
+
+def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
+    session = open_encoder(
+        bundle / contract.ENCODER_FILE, manifest.features, num_threads=num_threads
+    )
+    item_matrix = _read_item_matrix(bundle / contract.ITEM_MATRIX_FILE, manifest)
+    vocabulary, titles = _read_items(bundle / contract.ITEMS_FILE, manifest)
+    item_hashes = np.fromiter((item_hash(text) for text in vocabulary), np.uint64, len(vocabulary))
+    return LoadedBundle(
+        path=bundle,
+        manifest=manifest,
+        ranker=Ranker(session, item_matrix, manifest.features),
+        item_matrix=item_matrix,
+        vocabulary=vocabulary,
+        titles=titles,
+        item_hashes=item_hashes,
+        hash_index=HashIndex(item_hashes),
+        type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
+        popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),
+    )
+
+
+def _read_item_matrix(path: Path, manifest: Manifest) -> Float32s:
+    matrix: Float32s = np.load(path, mmap_mode="r", allow_pickle=False)
+    expected = (manifest.num_items + 1, manifest.features.dim)
+    if matrix.shape != expected or matrix.dtype != np.float32:
+        raise BundleMismatch(
+            f"{path}: is {matrix.dtype} {matrix.shape}, the manifest says float32 {expected}"
+        )
+    if not np.isfinite(matrix).all():
+        raise BundleMismatch(f"{path}: holds numbers that are not finite")
+    return matrix
+
+
+def _read_items(path: Path, manifest: Manifest) -> tuple[Vocabulary, tuple[str | None, ...]]:
+    table = pq.read_table(path, columns=["item_index", "item_id", "title"])
+    indices = table["item_index"].to_numpy()
+    if not np.array_equal(indices, np.arange(1, manifest.num_items + 1)):
+        raise BundleMismatch(f"{path}: item_index is not 1 to {manifest.num_items} in order")
+    titles = (None, *table["title"].to_pylist())
+    return Vocabulary(table["item_id"].to_pylist()), titles
+
+
+def _read_popularity(path: Path, manifest: Manifest) -> Popularity:
+    table = pq.read_table(path, columns=["scope", "key", "item_index", "weight"])
+    scopes = np.array(table["scope"].to_pylist(), dtype=np.str_)
+    keys = table["key"].to_numpy()
+    indices = table["item_index"].to_numpy().astype(np.int64)
+    weights = table["weight"].to_numpy().astype(np.float32)
+    if len(indices) and (indices.min() < 1 or indices.max() > manifest.num_items):
+        raise BundleMismatch(f"{path}: an item_index is not between 1 and {manifest.num_items}")
+    overall = scopes == OVERALL_SCOPE
+    by_hour: dict[int, RankedList] = {}
+    for hour in range(24):
+        rows = (scopes == HOUR_SCOPE) & (keys == hour)
+        by_hour[hour] = RankedList(indices[rows], weights[rows])
+    return Popularity(RankedList(indices[overall], weights[overall]), by_hour)
+
+
+def _check_golden(bundle: Path, loaded: LoadedBundle) -> None:
+    """Raise BundleMismatch unless this machine computes the scores that training wrote down."""
+    path = bundle / contract.GOLDEN_FILE
+    with np.load(path, allow_pickle=False) as golden:
+        missing = {*loaded.manifest.features.inputs, contract.GOLDEN_SCORES} - set(golden.files)
+        if missing:
+            raise BundleMismatch(f"{path}: holds no {', '.join(sorted(missing))}")
+        arrays = {name: golden[name] for name in golden.files if name != contract.GOLDEN_SCORES}
+        expected = golden[contract.GOLDEN_SCORES]
+    # The copy bonus is gathered by item, whether or not the encoder takes the items.
+    arrays.setdefault("items", np.zeros((len(expected), 1), np.int64))
+    found = loaded.ranker.score_batch(arrays)
+    if found.shape != expected.shape:
+        raise BundleMismatch(f"{path}: expects scores {expected.shape}, they are {found.shape}")
+    difference = float(np.abs(found - expected).max())
+    # Written so that NaN fails too.
+    if not difference <= contract.GOLDEN_TOLERANCE:
+        raise BundleMismatch(
+            f"{path}: scores here differ by {difference:.2e} from the expected ones, "
+            f"allowed is {contract.GOLDEN_TOLERANCE:.0e}"
+        )
+
+
+def _warm_up(loaded: LoadedBundle) -> None:
+    """Score as requests will, so that the first of them does not pay for allocations."""
+    for request in _warm_up_requests(loaded):
+        loaded.ranker.score([request])
+
+
+def _warm_up_requests(loaded: LoadedBundle) -> Iterator[ScoreRequest]:
+    window_len = loaded.manifest.features.window_len
+    arrays = encode_window(Window.empty(), RequestPoint(), window_len)
+    for _ in range(NUM_WARM_UP_CALLS):
+        yield ScoreRequest(arrays)
+    yield ScoreRequest(arrays, np.ones(1, np.int64))

@@ -1,0 +1,75 @@
+"""Settings: from the environment, units in the names, validated once at start."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+# The upper bound of a user's history, so that one read stays small whatever is set.
+MAX_EVENTS_LIMIT = 5_000
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set, as `SOJOURN_*` variables or keyword arguments.
+
+    Read once by whoever calls `create_app`; everyone else is given it. Changing
+    `num_partitions` needs an empty store; the service refuses one that was filled with another.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SOJOURN_", frozen=True, extra="forbid", validate_by_name=True
+    )
+
+    # A bundle, or a directory whose CURRENT file names one; `SOJOURN_BUNDLE` in the environment.
+    bundle_path: Path = Field(
+        default=Path("bundles"),
+        validation_alias=AliasChoices("SOJOURN_BUNDLE", "SOJOURN_BUNDLE_PATH"),
+    )
+    # None starts the embedded server. The URL may carry a password, so it is not shown.
+    redis_url: str | None = Field(default=None, repr=False)
+    data_dir: Path = Path(".sojourn")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    workers: int = Field(default=1, ge=1, le=64)
+
+    max_events: int = Field(default=200, ge=1, le=MAX_EVENTS_LIMIT)
+    max_seen: int = Field(default=1_000, ge=0, le=50_000)
+    history_ttl_days: int = Field(default=365, ge=1, le=3_650)
+    num_partitions: int = Field(default=16, ge=1, le=4_096)
+    stream_max_events: int = Field(default=20_000, ge=0)
+    redis_timeout_ms: int = Field(default=250, ge=1, le=60_000)
+    redis_connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000)
+
+    max_body_bytes: int = Field(default=1_048_576, ge=1_024)
+    max_future_ms: int = Field(default=300_000, ge=0)
+    request_deadline_ms: int = Field(default=2_000, ge=1)
+    popularity_refresh_s: float = Field(default=30.0, gt=0)
+    max_pending: int = Field(default=1_024, ge=1)
+    max_batch: int = Field(default=64, ge=1)
+    onnx_threads: int = Field(default=1, ge=1, le=64)
+    default_tz_offset_min: int = Field(default=0, ge=-18 * 60, le=18 * 60)
+    shutdown_grace_s: float = Field(default=10.0, ge=0)
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], NoDecode] = "info"
+    log_json: bool = True
+    log_user_ids: bool = False
+    # Keys the hash that stands for a user in the logs; without it every start hashes differently.
+    log_user_key: SecretStr = SecretStr("")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_known_scheme(cls, value: str | None) -> str | None:
+        """Take an empty variable, as compose files leave it, for an absent one."""
+        if not value:
+            return None
+        if not value.startswith(REDIS_SCHEMES):
+            scheme = value.partition("://")[0][:20]
+            raise ValueError(f"starts with {scheme!r}, must be one of {', '.join(REDIS_SCHEMES)}")
+        return value

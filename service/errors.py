@@ -1,0 +1,103 @@
+"""The error tree: what can go wrong, the status it becomes and its slug; no HTTP library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """A failure that a caller is told about; `message` names the thing and the number.
+
+    `retry_after_s` is how long a caller should wait before it tries again, None if it should not.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BundleRefused(ServiceError):
+    """The bundle on disk does not match its manifest or this build."""
+
+    status = 503
+    slug = "bundle-refused"
+    title = "Bundle refused"
+
+
+class StoreUnavailable(ServiceError):
+    """Redis did not answer, or answered with an error."""
+
+    status = 503
+    slug = "store-unavailable"
+    title = "Store unavailable"
+    retry_after_s = 1
+
+
+class StoreMismatch(ServiceError):
+    """The data in Redis was written with another layout or number of partitions."""
+
+    status = 503
+    slug = "store-mismatch"
+    title = "Store mismatch"
+
+
+class EmbeddedServerFailed(ServiceError):
+    """The embedded server is missing, in use by another process, or did not start."""
+
+    status = 503
+    slug = "embedded-server-failed"
+    title = "Embedded server failed"
+
+
+class Overloaded(ServiceError):
+    """A bounded queue is full; the request was not begun."""
+
+    status = 503
+    slug = "overloaded"
+    title = "Overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(ServiceError):
+    """The service is starting or stopping."""
+
+    status = 503
+    slug = "not-ready"
+    title = "Not ready"
+    retry_after_s = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field of a request: where it is (`events.3.lat`) and what would be right."""
+
+    field: str
+    message: str
+
+
+class InvalidRequest(ServiceError):
+    """The request can be read but says something impossible."""
+
+    status = 422
+    slug = "invalid-request"
+    title = "Invalid request"
+
+    def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+
+class BodyTooLarge(ServiceError):
+    """The request's body has more bytes than the service takes."""
+
+    status = 413
+    slug = "body-too-large"
+    title = "Body too large"

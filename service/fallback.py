@@ -1,0 +1,152 @@
+"""The fallback ladder: what answers where the model cannot, best rung first."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from service.contract.features import Float32s, Int64s
+from service.contract.vocabulary import Vocabulary
+
+MS_PER_HOUR = 3_600_000
+MS_PER_MIN = 60_000
+NUM_LIVE_ITEMS = 500
+
+# Where an item came from; "new" are candidates that the bundle does not know.
+Source: TypeAlias = Literal["model", "repeat", "popular", "new"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """Items with their weights, best first: parallel arrays of one length."""
+
+    indices: Int64s
+    weights: Float32s
+
+    @classmethod
+    def empty(cls) -> "RankedList":
+        """Return the list without items."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, float]]) -> "RankedList":
+        """Return the list of (item index, weight) pairs, which are best first already."""
+        rows = list(pairs)
+        indices = np.array([index for index, _ in rows], np.int64)
+        return cls(indices, np.array([weight for _, weight in rows], np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """Popular items of the bundle: over all its events, and by the local hour of day."""
+
+    overall: RankedList
+    by_hour: Mapping[int, RankedList]
+
+    def at_hour(self, hour: int) -> RankedList:
+        """Return what is popular at a local hour, empty if the bundle does not know."""
+        return self.by_hour.get(hour, RankedList.empty())
+
+
+class PopularCounts(Protocol):
+    """Counts what is popular among live events; raises StoreUnavailable."""
+
+    async def popular(self, now_ms: int, limit: int) -> Sequence[tuple[str, float]]:
+        """Return at most `limit` items with their weights, the heaviest first."""
+        ...
+
+
+class LivePopularity:
+    """What is popular among live events, as of the last refresh; empty before the first."""
+
+    def __init__(
+        self, counts: PopularCounts, vocabulary: Vocabulary, clock: Callable[[], int]
+    ) -> None:
+        self._counts = counts
+        self._vocabulary = vocabulary
+        self._clock = clock
+        self.current = RankedList.empty()
+
+    async def refresh(self) -> None:
+        """Read the counts; if that fails, raise and keep the list as it was."""
+        counts = await self._counts.popular(self._clock(), NUM_LIVE_ITEMS)
+        self.current = live_list(counts, self._vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of the ladder: where its items come from, and the items."""
+
+    source: Source
+    ranked: RankedList
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One chosen item, its score on its rung, and the rung."""
+
+    index: int
+    score: float
+    source: Source
+
+
+def local_hour(time_ms: int, tz_offset_min: int) -> int:
+    """Return the hour of day, 0 to 23, that a clock at this offset from UTC shows.
+
+    >>> local_hour(23 * MS_PER_HOUR, 120)
+    1
+    """
+    return (time_ms + tz_offset_min * MS_PER_MIN) // MS_PER_HOUR % 24
+
+
+def live_list(counts: Iterable[tuple[str, float]], vocabulary: Vocabulary) -> RankedList:
+    """Return live counts as a list of known items; what the catalogue lacks is left out."""
+    pairs = [(vocabulary.index(item_id), weight) for item_id, weight in counts]
+    known = [(index, weight) for index, weight in pairs if index and weight > 0]
+    return RankedList.of(sorted(known, key=lambda pair: (-pair[1], pair[0])))
+
+
+def repeats(items: Int64s, weights: Float32s) -> RankedList:
+    """Return a user's own items by summed weight, then by how lately they came.
+
+    `items` are indices, oldest first, 0 for unknown ones, parallel to `weights`. Items whose sum is
+    not above 0 (a disliked item's) are left out.
+    """
+    sums: dict[int, float] = {}
+    last_place: dict[int, int] = {}
+    for place, (item, weight) in enumerate(zip(items.tolist(), weights.tolist(), strict=True)):
+        sums[item] = sums.get(item, 0.0) + weight
+        last_place[item] = place
+    liked = [item for item, total in sums.items() if item and total > 0]
+    liked.sort(key=lambda item: (-sums[item], -last_place[item]))
+    return RankedList.of((item, sums[item]) for item in liked)
+
+
+def climb(rungs: Sequence[Rung], allowed: Int64s, k: int, num_items: int) -> list[Pick]:
+    """Return up to k allowed items, each from the first rung that has it.
+
+    What no rung has follows in the order of `allowed` as popular with score 0, so that the answer
+    is as long as it can be.
+    """
+    picks: dict[int, Pick] = {}
+    for rung in [*rungs, Rung("popular", _rest(allowed))]:
+        score_of = dict(
+            zip(rung.ranked.indices.tolist(), rung.ranked.weights.tolist(), strict=True)
+        )
+        for index in _allowed_of(rung.ranked, allowed, num_items):
+            if len(picks) >= k:
+                return list(picks.values())
+            picks.setdefault(index, Pick(index, score_of[index], rung.source))
+    return list(picks.values())
+
+
+def _rest(allowed: Int64s) -> RankedList:
+    return RankedList(allowed, np.zeros(len(allowed), np.float32))
+
+
+def _allowed_of(ranked: RankedList, allowed: Int64s, num_items: int) -> list[int]:
+    mask = np.zeros(num_items + 1, np.bool_)
+    mask[allowed] = True
+    kept: list[int] = ranked.indices[mask[ranked.indices]].tolist()
+    return kept

@@ -1,0 +1,131 @@
+"""Pure ASGI middleware: request id, access log, timing, and the limit of a body."""
+
+import re
+import uuid
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BodyTooLarge
+from service.logs import get_logger, request_id
+from service.metrics import Metrics
+from service.problems import internal_problem, service_problem
+
+REQUEST_ID_HEADER = "x-request-id"
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Labels come from us, never from a client: a method may be any word.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED_ROUTE = "unmatched"
+# Asked for every few seconds by machines; their lines would hide the others.
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+CLIENT_LEFT_STATUS = 499
+
+
+class RequestMiddleware:
+    """Gives a request its id, times it by route template, logs it, and answers for bugs.
+
+    The outermost one: it wraps everything, so that no error passes without a problem response.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = get_logger("service.access")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        own_id = _request_id(Headers(scope=scope))
+        token = request_id.set(own_id)
+        answer = _Answer(send, own_id)
+        started_s = perf_counter()
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            self._record(scope, answer.status, perf_counter() - started_s)
+            request_id.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            self._metrics.unhandled_errors.inc()
+            self._log.exception("unhandled error", route=_route(scope))
+            if answer.has_started:
+                raise
+            await internal_problem()(scope, receive, answer.send)
+
+    def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
+        route = _route(scope)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.request_seconds.labels(route, method, str(status)).observe(elapsed_s)
+        write = self._log.debug if route in QUIET_ROUTES else self._log.info
+        elapsed_ms = round(elapsed_s * 1000, 2)
+        write("request", method=method, route=route, status=status, elapsed_ms=elapsed_ms)
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies above a number of bytes, whether announced or streamed in chunks."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdigit() and int(announced) > self._max_body_bytes:
+            await service_problem(BodyTooLarge(self._reason()))(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                # The framework passes on this one kind of error while it reads a body.
+                raise HTTPException(BodyTooLarge.status, self._reason(), {"Connection": "close"})
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _reason(self) -> str:
+        return f"the body has more than {self._max_body_bytes} bytes; send it in smaller parts"
+
+
+class _Answer:
+    """Passes an answer on with the request's id in its header; remembers how it began."""
+
+    def __init__(self, send: Send, own_id: str) -> None:
+        self._send = send
+        self._own_id = own_id
+        self.has_started = False
+        self.status = CLIENT_LEFT_STATUS
+
+    async def send(self, message: Message) -> None:
+        """Send one message of the answer."""
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            self.status = message["status"]
+            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self._own_id
+        await self._send(message)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID_HEADER, "")
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _route(scope: Scope) -> str:
+    """Return the template of the matched route, never the path: ids in it would be labels."""
+    route = scope.get("route")
+    path: str = getattr(route, "path_format", getattr(route, "path", UNMATCHED_ROUTE))
+    return path

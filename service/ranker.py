@@ -1,0 +1,145 @@
+"""Ranking: arrays in, scores out, one ONNX call per micro-batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, FeatureSpec
+from service.contract.errors import ContractError
+from service.contract.features import Arrays, Float32s, Int64s
+
+# The runtime's errors share no base of their own.
+ORT_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One window's encoder arrays, without a batch axis, and the items to score.
+
+    `indices` is (num_candidates,) int64; None scores the whole catalogue.
+    """
+
+    arrays: Arrays
+    indices: Int64s | None = None
+
+
+class Ranker:
+    """Scores items for windows with one bundle's encoder and item matrix; thread-safe."""
+
+    def __init__(
+        self, onnx_session: ort.InferenceSession, item_matrix: Float32s, spec: FeatureSpec
+    ) -> None:
+        self._onnx_session = onnx_session
+        # A plain view of the mapped file: products of a memmap would be memmaps too.
+        self._item_matrix = np.asarray(item_matrix)
+        self._spec = spec
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
+        """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.
+
+        Raises ContractError if the encoder gives anything that is not a finite number.
+        """
+        arrays = {
+            name: np.stack([request.arrays[name] for request in requests])
+            for name in {*self._spec.inputs, "items"}
+        }
+        query, copy_weights = self.encode(arrays)
+        whole = [row for row, request in enumerate(requests) if request.indices is None]
+        catalogue = dict(zip(whole, query[whole] @ self._item_matrix.T, strict=True))
+        scores = []
+        for row, request in enumerate(requests):
+            bonus = self._copy_bonus(arrays["items"][row], copy_weights, row)
+            if request.indices is None:
+                scores.append(_without_padding(catalogue[row] + bonus))
+            else:
+                gathered = self._item_matrix[request.indices] @ query[row]
+                scores.append(gathered + (bonus[request.indices] if bonus.ndim else bonus))
+        return scores
+
+    def score_batch(self, arrays: Arrays) -> Float32s:
+        """Return the catalogue's scores of a batch, (batch, num_items + 1), column 0 at 0."""
+        rows = len(arrays[self._spec.inputs[0]])
+        requests = [
+            ScoreRequest({name: column[row] for name, column in arrays.items()})
+            for row in range(rows)
+        ]
+        return np.stack(self.score(requests))
+
+    def encode(self, arrays: Arrays) -> tuple[Float32s, Float32s | None]:
+        """Run the encoder: the query vectors (batch, dim), and (batch, window_len) copy weights."""
+        names = list(self._spec.outputs)
+        fed = {name: arrays[name] for name in self._spec.inputs}
+        try:
+            outputs = dict(zip(names, self._onnx_session.run(names, fed), strict=True))
+        except ORT_ERRORS as exc:
+            raise ContractError(f"the encoder failed: {_first_line(exc)}") from exc
+        for name in (QUERY_OUTPUT, COPY_OUTPUT):
+            if name in outputs and not np.isfinite(outputs[name]).all():
+                raise ContractError(f"the encoder's {name!r} holds numbers that are not finite")
+        return outputs[QUERY_OUTPUT], outputs.get(COPY_OUTPUT)
+
+    def _copy_bonus(
+        self, items: Int64s, copy_weights: Float32s | None, row: int
+    ) -> NDArray[np.float32]:
+        """Return what an item's own past adds to its score: (num_items + 1,), or () for nothing."""
+        if copy_weights is None:
+            return np.zeros((), np.float32)
+        summed = np.bincount(items, weights=copy_weights[row], minlength=len(self._item_matrix))
+        return summed.astype(np.float32)
+
+
+def open_encoder(path: Path, spec: FeatureSpec, *, num_threads: int) -> ort.InferenceSession:
+    """Open an encoder with a stated number of threads; raises ContractError if it does not fit."""
+    options = ort.SessionOptions()
+    # ONNX Runtime counts the machine's cores, not the container's share of them.
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Threads that spin while they wait would take the event loop's core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as exc:
+        raise ContractError(f"{path.name}: ONNX Runtime refuses it: {_first_line(exc)}") from exc
+    _check_signature(path.name, session, spec)
+    return session
+
+
+def _check_signature(name: str, session: ort.InferenceSession, spec: FeatureSpec) -> None:
+    inputs = {node.name for node in session.get_inputs()}
+    if inputs != set(spec.inputs):
+        raise ContractError(
+            f"{name}: takes {_listed(inputs)}, the manifest says {_listed(spec.inputs)}"
+        )
+    missing = set(spec.outputs) - {node.name for node in session.get_outputs()}
+    if missing:
+        raise ContractError(f"{name}: gives no {_listed(missing)}, which the manifest names")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]
+
+
+def _without_padding(scores: Float32s) -> Float32s:
+    scores[0] = 0.0
+    return scores

@@ -1,0 +1,58 @@
+"""Retrieval: which items get scored, the catalogue or the caller's list."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.features import Int64s
+from service.contract.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The items a request may be answered with.
+
+    `indices` is ascending and without repeats; `unknown` are the caller's ids that the catalogue
+    does not have, in the caller's order, once each; `is_catalogue` says that there was no list.
+    """
+
+    indices: Int64s
+    unknown: tuple[str, ...] = ()
+    is_catalogue: bool = True
+
+
+def retrieve(vocabulary: Vocabulary, listed: Sequence[str] | None) -> Candidates:
+    """Return the caller's candidates, or the whole catalogue if there is no list."""
+    if listed is None:
+        return Candidates(np.arange(1, len(vocabulary) + 1, dtype=np.int64))
+    once = tuple(dict.fromkeys(listed))
+    indices = vocabulary.indices(once)
+    unknown = tuple(text for text, index in zip(once, indices, strict=True) if not index)
+    return Candidates(np.sort(indices[indices > 0]), unknown, is_catalogue=False)
+
+
+def known_indices(vocabulary: Vocabulary, ids: Iterable[str]) -> Int64s:
+    """Return the indices of those ids that the catalogue has."""
+    indices = vocabulary.indices(list(ids))
+    known: Int64s = indices[indices > 0]
+    return known
+
+
+class HashIndex:
+    """Finds items by the hash of their id, which is how seen sets name them."""
+
+    def __init__(self, item_hashes: NDArray[np.uint64]) -> None:
+        self._order = np.argsort(item_hashes, kind="stable")
+        self._sorted = item_hashes[self._order]
+
+    def indices(self, hashes: NDArray[np.uint64]) -> Int64s:
+        """Return the item indices, from 1, of those hashes that are an item's."""
+        if not len(hashes):
+            return np.zeros(0, np.int64)
+        places = np.searchsorted(self._sorted, hashes)
+        places = np.minimum(places, len(self._sorted) - 1)
+        hits = self._sorted[places] == hashes
+        found: Int64s = self._order[places[hits]].astype(np.int64) + 1
+        return found

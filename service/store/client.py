@@ -1,0 +1,152 @@
+"""The connection to Redis: timeouts, one retry, scripts, and errors in the service's own words."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from service.config import Settings
+from service.errors import StoreMismatch, StoreUnavailable
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.store.keys import LAYOUT_VERSION, META_KEY
+
+RedisClient: TypeAlias = Redis
+CLIENT_NAME = "sojourn"
+MAX_CONNECTIONS = 16
+RETRIES = 1
+
+
+def connect(settings: Settings) -> RedisClient:
+    """Return a client of the server at `redis_url`; it connects when it is first used.
+
+    A broken connection is replaced and the call repeated once, a timeout is not repeated: every
+    call is idempotent, but a server that hangs should cost a caller one timeout only.
+    """
+    if settings.redis_url is None:
+        raise ValueError("redis_url is not set; start the embedded server and pass its URL")
+    client: RedisClient = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.redis_timeout_ms / 1000,
+        socket_connect_timeout=settings.redis_connect_timeout_ms / 1000,
+        retry=Retry(NoBackoff(), RETRIES, supported_errors=(RedisConnectionError,)),
+        max_connections=MAX_CONNECTIONS,
+        client_name=CLIENT_NAME,
+        protocol=2,
+        **_keep_alive(settings.redis_url),
+    )
+    return client
+
+
+def _keep_alive(url: str) -> dict[str, Any]:
+    return {} if url.startswith("unix://") else {"socket_keepalive": True}
+
+
+@contextmanager
+def translate_redis_errors(metrics: Metrics, operation: str) -> Iterator[None]:
+    """Turn what redis raises into StoreUnavailable, with its cause, and count it."""
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        raise unavailable(metrics, operation, exc) from exc
+
+
+def unavailable(metrics: Metrics, operation: str, cause: Exception) -> StoreUnavailable:
+    """Count a failed call and return the error that says so."""
+    metrics.redis_errors.labels(operation).inc()
+    return StoreUnavailable(f"Redis did not do {operation!r}: {type(cause).__name__}: {cause}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """One call of a script: its keys, which share a hash tag, and its arguments."""
+
+    keys: Sequence[str]
+    args: Sequence[bytes | str | int | float]
+
+
+class Script:
+    """One Lua script of the package `scripts`."""
+
+    def __init__(self, name: str) -> None:
+        self._text = (files("service.store") / "scripts" / name).read_text("utf-8")
+        digest = hashlib.sha1(self._text.encode(), usedforsecurity=False)
+        self._sha = digest.hexdigest()
+
+    async def run(self, client: RedisClient, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run the calls in one round trip; return each one's result, or the error it met.
+
+        A restarted server has forgotten the script. Calls that it refuses for that reason had no
+        effect and are sent again with the script's text, which also teaches it to the server.
+        """
+        results = await self._send(client, "EVALSHA", self._sha, calls)
+        unknown = [at for at, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            again = await self._send(client, "EVAL", self._text, [calls[at] for at in unknown])
+            for at, result in zip(unknown, again, strict=True):
+                results[at] = result
+        return results
+
+    @staticmethod
+    async def _send(
+        client: RedisClient, command: str, script: str, calls: Sequence[ScriptCall]
+    ) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command(command, script, len(call.keys), *call.keys, *call.args)
+        return list(await pipeline.execute(raise_on_error=False))
+
+
+async def prepare_store(client: RedisClient, settings: Settings, metrics: Metrics) -> None:
+    """Check that the store's layout is ours, claim an empty one, and warn of settings that lose.
+
+    Raises StoreMismatch if the data was written with another layout or number of partitions.
+    """
+    expected = {"layout": LAYOUT_VERSION, "num_partitions": settings.num_partitions}
+    with translate_redis_errors(metrics, "prepare"):
+        pipeline = client.pipeline(transaction=False)
+        for name, value in expected.items():
+            pipeline.execute_command("HSETNX", META_KEY, name, value)
+        pipeline.execute_command("HMGET", META_KEY, *expected)
+        stored = (await pipeline.execute())[-1]
+        warnings = await _durability_warnings(client)
+    for (name, value), found in zip(expected.items(), stored, strict=True):
+        if int(found) != value:
+            raise StoreMismatch(
+                f"{META_KEY}: {name} is {int(found)} in Redis and {value} here; "
+                f"set it as it was, or start with an empty store"
+            )
+    for warning in warnings:
+        get_logger(__name__).warning("store_may_lose_histories", reason=warning)
+
+
+async def _durability_warnings(client: RedisClient) -> list[str]:
+    """Say what in the server's configuration may lose acknowledged events, if it may be read."""
+    wanted = ("appendonly", "maxmemory-policy")
+    found: dict[str, str] = {}
+    for name in wanted:
+        try:
+            answer = await client.config_get(name)
+        except ResponseError:
+            # Managed servers and careful ACLs refuse CONFIG; then we cannot know.
+            continue
+        found |= {_text(key): _text(value) for key, value in answer.items()}
+    warnings = []
+    if found.get("appendonly") == "no":
+        warnings.append("appendonly is no: a restart of Redis loses events, set appendonly yes")
+    policy = found.get("maxmemory-policy", "noeviction")
+    if policy != "noeviction":
+        warnings.append(f"maxmemory-policy is {policy}: a full Redis drops users, set noeviction")
+    return warnings
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""

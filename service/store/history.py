@@ -1,0 +1,238 @@
+"""Users' histories in Redis: append events, read what a user did."""
+
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from service.batcher import Batcher
+from service.config import Settings
+from service.contract.events import EVENT_WEIGHTS, Event
+from service.errors import ServiceError, StoreMismatch, StoreUnavailable
+from service.metrics import Metrics
+from service.store import keys
+from service.store.client import (
+    RedisClient,
+    Script,
+    ScriptCall,
+    prepare_store,
+    translate_redis_errors,
+    unavailable,
+)
+from service.store.history_codec import History, decode_history, encode_event, encode_payload
+
+# More events than this are sent in several round trips, so that reads get their turn between.
+MAX_EVENTS_PER_TRIP = 1_000
+# Callers that share a round trip; a read of as many full histories is about 2 MB.
+MAX_BATCH = 256
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+__all__ = ["History", "HistoryStore"]
+
+
+def system_now_ms() -> int:
+    """Return the time, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _UserAppend:
+    """One user's events of one post: the script's call, and where the events were in the post."""
+
+    post: int
+    positions: Sequence[int]
+    call: ScriptCall
+
+
+class HistoryStore:
+    """Appends to and reads histories; concurrent callers share round trips.
+
+    An event is a duplicate if an event with its id is in the user's history (the newest
+    `max_events`) or among the last `max_seen` that left it; what is older than that is forgotten.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        settings: Settings,
+        metrics: Metrics,
+        now_ms: Callable[[], int] = system_now_ms,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._script = Script("append_events.lua")
+        self._prepared = False
+        self._reads = self._batcher("redis-read", self._read_many)
+        self._appends = self._batcher("redis-append", self._append_many)
+        self._pings = self._batcher("redis-ping", self._ping_many)
+
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        """Store events; return for each, in the order given, True if new, False if a duplicate.
+
+        When this returns, a read sees them. Raises StoreUnavailable if any could not be stored;
+        others of the same call may have been, so the caller sends all of them again.
+        """
+        if not events:
+            return []
+        result = await self._appends.submit(tuple(events))
+        if isinstance(result, StoreUnavailable):
+            raise result
+        return result
+
+    async def read(self, user_id: str) -> History:
+        """Return a user's history, empty if there is none; one round trip."""
+        result = await self._reads.submit(user_id)
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless Redis answers, StoreMismatch unless its data is ours."""
+        await self._pings.submit(None)
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Finish what has begun; the client stays open, it belongs to whoever made it."""
+        for batcher in (self._appends, self._reads, self._pings):
+            await batcher.close(grace_s)
+
+    def _batcher(
+        self, name: str, compute: Callable[[list[Item]], Awaitable[list[Result]]]
+    ) -> Batcher[Item, Result]:
+        return Batcher(
+            name,
+            compute,
+            max_batch=MAX_BATCH,
+            max_pending=self._settings.max_pending,
+            metrics=self._metrics,
+        )
+
+    async def _prepare(self) -> None:
+        """Before the first call that reaches Redis, so that a wrong layout is never written."""
+        if not self._prepared:
+            await prepare_store(self._client, self._settings, self._metrics)
+            self._prepared = True
+
+    async def _ping_many(self, probes: list[None]) -> list[None]:
+        await self._prepare()
+        with translate_redis_errors(self._metrics, "ping"):
+            await self._client.ping()
+        return probes
+
+    async def _read_many(self, user_ids: list[str]) -> list[History | ServiceError]:
+        await self._prepare()
+        pipeline = self._client.pipeline(transaction=False)
+        for user_id in user_ids:
+            partition = self._partition(user_id)
+            # One command per user: on a Cluster the keys of two users may be on two servers.
+            pipeline.execute_command(
+                "MGET", keys.history_key(partition, user_id), keys.seen_key(partition, user_id)
+            )
+        with translate_redis_errors(self._metrics, "read"):
+            answers = await pipeline.execute(raise_on_error=False)
+        return [self._decoded(answer) for answer in answers]
+
+    def _decoded(self, answer: list[bytes | None] | Exception) -> History | ServiceError:
+        """Return one user's history, or the error that only this user's callers should meet."""
+        if isinstance(answer, Exception):
+            return unavailable(self._metrics, "read", answer)
+        try:
+            return decode_history(*answer)
+        except StoreMismatch as exc:
+            return exc
+
+    async def _append_many(
+        self, posts: list[tuple[Event, ...]]
+    ) -> list[list[bool] | StoreUnavailable]:
+        await self._prepare()
+        results: list[list[bool] | StoreUnavailable] = [[False] * len(post) for post in posts]
+        for trip in _round_trips(self._user_appends(posts)):
+            with translate_redis_errors(self._metrics, "append"):
+                answers = await self._script.run(self._client, [one.call for one in trip])
+            for one, answer in zip(trip, answers, strict=True):
+                self._note(results, one, answer)
+        return results
+
+    def _note(
+        self,
+        results: list[list[bool] | StoreUnavailable],
+        one: _UserAppend,
+        answer: list[int] | Exception,
+    ) -> None:
+        """Put one user's answer where the caller's events were; an error is all the caller's."""
+        result = results[one.post]
+        if isinstance(answer, Exception):
+            results[one.post] = unavailable(self._metrics, "append", answer)
+        elif isinstance(result, list):
+            for position, accepted in zip(one.positions, answer, strict=True):
+                result[position] = accepted == 1
+
+    def _user_appends(self, posts: Sequence[Sequence[Event]]) -> list[_UserAppend]:
+        first_day = self._now_ms() // keys.MS_PER_DAY - keys.COUNTER_DAYS + 1
+        appends = []
+        for post, events in enumerate(posts):
+            positions_of: defaultdict[str, list[int]] = defaultdict(list)
+            for position, event in enumerate(events):
+                positions_of[event.user_id].append(position)
+            for user_id, positions in positions_of.items():
+                # Stable: events of one time stay in the order in which they were sent.
+                positions.sort(key=lambda position: events[position].timestamp_ms)
+                call = self._call(user_id, [events[position] for position in positions], first_day)
+                appends.append(_UserAppend(post, positions, call))
+        return appends
+
+    def _call(self, user_id: str, events: Sequence[Event], first_day: int) -> ScriptCall:
+        partition = self._partition(user_id)
+        call_keys = [
+            keys.history_key(partition, user_id),
+            keys.seen_key(partition, user_id),
+            keys.stream_key(partition),
+        ]
+        days = {event.timestamp_ms // keys.MS_PER_DAY for event in events}
+        # Older days are no longer popular, and their counters have gone.
+        counted = {
+            day: place for place, day in enumerate(sorted(d for d in days if d >= first_day))
+        }
+        call_keys += [keys.counter_key(partition, day) for day in counted]
+        args: list[bytes | str | int | float] = self._limits()
+        for event in events:
+            place = counted.get(event.timestamp_ms // keys.MS_PER_DAY)
+            args += (
+                encode_event(event),
+                event.item_id,
+                EVENT_WEIGHTS[event.event_type],
+                0 if place is None else place + 4,
+                encode_payload(event),
+            )
+        return ScriptCall(call_keys, args)
+
+    def _limits(self) -> list[bytes | str | int | float]:
+        settings = self._settings
+        return [
+            settings.max_events,
+            settings.max_seen,
+            settings.history_ttl_days * keys.SECONDS_PER_DAY,
+            settings.stream_max_events,
+            keys.COUNTER_TTL_S,
+            keys.COUNTER_MAX_ITEMS,
+        ]
+
+    def _partition(self, user_id: str) -> int:
+        return keys.partition_of(user_id, self._settings.num_partitions)
+
+
+def _round_trips(appends: Sequence[_UserAppend]) -> list[list[_UserAppend]]:
+    """Part the calls, in order, so that each trip but a single call has few events."""
+    trips: list[list[_UserAppend]] = []
+    size = MAX_EVENTS_PER_TRIP
+    for one in appends:
+        if size + len(one.positions) > MAX_EVENTS_PER_TRIP:
+            trips.append([])
+            size = 0
+        trips[-1].append(one)
+        size += len(one.positions)
+    return trips

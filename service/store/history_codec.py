@@ -1,0 +1,156 @@
+"""How a history looks in Redis: one packed string, decoded by NumPy without a loop.
+
+History: layout version (uint8), number of events (uint16), one record per event, oldest first,
+then the item ids in UTF-8, each followed by NUL. Seen: one record per event that left the history,
+in the order of leaving. All numbers are little endian. `scripts/append_events.lua` knows the same
+offsets.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.events import EVENT_TYPES, Event
+from service.contract.features import WINDOW_INPUTS, Float32s, Int64s
+from service.errors import StoreMismatch
+
+LAYOUT_VERSION = 1
+EVENT_HASH_BYTES = 6
+TZ_UNIT_MIN = 15
+TZ_UNKNOWN = -128
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+EVENT_TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
+
+_HEADER = struct.Struct("<BH")
+_RECORD = struct.Struct("<IH6sBb4f")
+_RECORD_DTYPE = np.dtype(
+    [
+        ("time_low", "<u4"),
+        ("time_high", "<u2"),
+        ("event_hash", "V6"),
+        ("event_type", "u1"),
+        ("tz_quarters", "i1"),
+        ("value", "<f4"),
+        ("duration_s", "<f4"),
+        ("lat", "<f4"),
+        ("lon", "<f4"),
+    ]
+)
+_SEEN_DTYPE = np.dtype([("item_hash", "<u8"), ("event_type", "u1"), ("event_hash", "V6")])
+HEADER_BYTES = _HEADER.size
+RECORD_BYTES = _RECORD.size
+SEEN_BYTES = _SEEN_DTYPE.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All events kept for a user, oldest first: parallel arrays, each (num_events,).
+
+    `event_types` are codes, the place in EVENT_TYPES from 1. Offsets are minutes from UTC, 0 where
+    unknown; values, durations in seconds and WGS 84 coordinates are NaN where unknown.
+    `seen_hashes` and `seen_types`, each (num_seen,), are the `item_hash` and event type code of
+    events that no longer are in the history.
+    """
+
+    item_ids: tuple[str, ...]
+    event_types: Int64s
+    timestamps_ms: Int64s
+    tz_offsets_min: Int64s
+    values: Float32s
+    durations_s: Float32s
+    lats: Float32s
+    lons: Float32s
+    seen_hashes: NDArray[np.uint64]
+    seen_types: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @classmethod
+    def empty(cls) -> "History":
+        """Return the history of a user without events."""
+        columns = {name: dtype for name, dtype in WINDOW_INPUTS.items() if name != "items"}
+        arrays: dict[str, Any] = {name: np.zeros(0, dtype) for name, dtype in columns.items()}
+        return cls(
+            item_ids=(),
+            seen_hashes=np.zeros(0, np.uint64),
+            seen_types=np.zeros(0, np.uint8),
+            **arrays,
+        )
+
+
+def event_hash(event_id: str) -> bytes:
+    """Return the 6 bytes that stand for an event id in its user's history."""
+    return hashlib.blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event's record; the offset from UTC is rounded to quarter hours."""
+    offset = event.tz_offset_min
+    high, low = divmod(event.timestamp_ms, 1 << 32)
+    return _RECORD.pack(
+        low,
+        high,
+        event_hash(event.event_id),
+        EVENT_TYPE_CODES[event.event_type],
+        TZ_UNKNOWN if offset is None else round(offset / TZ_UNIT_MIN),
+        *(_float32(x) for x in (event.value, event.duration_s, event.lat, event.lon)),
+    )
+
+
+def encode_payload(event: Event) -> bytes:
+    """Return an event as the stream carries it: JSON without the fields that are not known."""
+    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    fields["context"] = dict(event.context) or None
+    known = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_history(packed: bytes | None, seen: bytes | None) -> History:
+    """Return the history in two stored values; raises StoreMismatch if they are something else."""
+    if not packed and not seen:
+        return History.empty()
+    item_ids, records = _unpack(packed or _HEADER.pack(LAYOUT_VERSION, 0))
+    if seen and len(seen) % SEEN_BYTES:
+        raise StoreMismatch(f"seen items: {len(seen)} bytes are no multiple of {SEEN_BYTES}")
+    overflow = np.frombuffer(seen or b"", _SEEN_DTYPE)
+    quarters = records["tz_quarters"].astype(np.int64)
+    high = records["time_high"].astype(np.int64)
+    return History(
+        item_ids=item_ids,
+        event_types=records["event_type"].astype(np.int64),
+        timestamps_ms=(high << 32) | records["time_low"].astype(np.int64),
+        tz_offsets_min=np.where(quarters == TZ_UNKNOWN, 0, quarters * TZ_UNIT_MIN),
+        values=records["value"].astype(np.float32),
+        durations_s=records["duration_s"].astype(np.float32),
+        lats=records["lat"].astype(np.float32),
+        lons=records["lon"].astype(np.float32),
+        seen_hashes=overflow["item_hash"].astype(np.uint64),
+        seen_types=overflow["event_type"].astype(np.uint8),
+    )
+
+
+def _unpack(packed: bytes) -> tuple[tuple[str, ...], NDArray[np.void]]:
+    if len(packed) < HEADER_BYTES:
+        raise StoreMismatch(f"history: {len(packed)} bytes are shorter than its header")
+    version, count = _HEADER.unpack_from(packed)
+    ids_start = HEADER_BYTES + count * RECORD_BYTES
+    if version != LAYOUT_VERSION or len(packed) < ids_start:
+        raise StoreMismatch(
+            f"history: layout {version} with {count} events in {len(packed)} bytes, "
+            f"this build reads layout {LAYOUT_VERSION}"
+        )
+    item_ids = tuple(packed[ids_start:].decode().split("\0")[:-1])
+    if len(item_ids) != count:
+        raise StoreMismatch(f"history: {len(item_ids)} item ids for {count} events")
+    return item_ids, np.frombuffer(packed, _RECORD_DTYPE, count, HEADER_BYTES)
+
+
+def _float32(value: float | None) -> float:
+    """Return a number that fits 32 bits: the nearest if it is too large, NaN if unknown."""
+    return float("nan") if value is None else min(max(value, -FLOAT32_MAX), FLOAT32_MAX)

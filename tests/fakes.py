@@ -1,0 +1,122 @@
+"""Small working stand-ins for what is slow or outside: the clock and the store."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.events import Event
+from service.contract.vocabulary import item_hash
+from service.errors import StoreUnavailable
+from service.store.history_codec import EVENT_TYPE_CODES, History
+
+# Wednesday, 2026-01-14 12:00 UTC.
+NOON_MS = 1_768_392_000_000
+
+
+class FakeClock:
+    """A clock that stands until it is told to go on."""
+
+    def __init__(self, now_ms: int = NOON_MS) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        """Return the time, ms since the epoch."""
+        return self.now_ms
+
+    def advance(self, by_ms: int) -> None:
+        """Let the time go by."""
+        self.now_ms += by_ms
+
+
+class FakeHistory:
+    """A HistoryStore in memory; `down` makes every call raise StoreUnavailable.
+
+    It passes the store suite of `tests/integration/store`, as the real one does.
+    """
+
+    def __init__(self, max_events: int = 200, max_seen: int = 1_000) -> None:
+        self.down = False
+        self.num_reads = 0
+        self._max_events = max_events
+        self._max_seen = max_seen
+        self._kept: defaultdict[str, list[Event]] = defaultdict(list)
+        self._left: defaultdict[str, list[Event]] = defaultdict(list)
+
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        """Store events; True for each that is new."""
+        self._check()
+        results = [False] * len(events)
+        for position in sorted(range(len(events)), key=lambda at: events[at].timestamp_ms):
+            results[position] = self._append_one(events[position])
+        for user_id in {event.user_id for event in events}:
+            self._trim(user_id)
+        return results
+
+    async def read(self, user_id: str) -> History:
+        """Return a user's history."""
+        self._check()
+        self.num_reads += 1
+        return history_of(self._kept.get(user_id, ()), self._left.get(user_id, ()))
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable if the store is down."""
+        self._check()
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Nothing waits here."""
+
+    def _append_one(self, event: Event) -> bool:
+        kept = self._kept[event.user_id]
+        known = {other.event_id for other in (*kept, *self._left[event.user_id])}
+        if event.event_id in known:
+            return False
+        kept.append(event)
+        kept.sort(key=lambda other: other.timestamp_ms)
+        return True
+
+    def _trim(self, user_id: str) -> None:
+        kept, left = self._kept[user_id], self._left[user_id]
+        num_evicted = max(0, len(kept) - self._max_events)
+        left += kept[:num_evicted]
+        del kept[:num_evicted]
+        del left[: max(0, len(left) - self._max_seen)]
+
+    def _check(self) -> None:
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+
+
+class FakeCounters:
+    """A CounterStore that gives the list it was told; `down` makes it raise StoreUnavailable."""
+
+    def __init__(self, ranked: Sequence[tuple[str, float]] = ()) -> None:
+        self.ranked = list(ranked)
+        self.down = False
+
+    async def popular(self, now_ms: int, limit: int) -> list[tuple[str, float]]:
+        """Return the first `limit` of the list, whatever the time."""
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+        return self.ranked[:limit]
+
+
+def history_of(events: Sequence[Event], left: Sequence[Event] = ()) -> History:
+    """Return the history of events that are in order of time, and of events that left it."""
+    return History(
+        item_ids=tuple(event.item_id for event in events),
+        event_types=np.array([EVENT_TYPE_CODES[event.event_type] for event in events], np.int64),
+        timestamps_ms=np.array([event.timestamp_ms for event in events], np.int64),
+        tz_offsets_min=np.array([event.tz_offset_min or 0 for event in events], np.int64),
+        values=_floats([event.value for event in events]),
+        durations_s=_floats([event.duration_s for event in events]),
+        lats=_floats([event.lat for event in events]),
+        lons=_floats([event.lon for event in events]),
+        seen_hashes=np.array([item_hash(event.item_id) for event in left], np.uint64),
+        seen_types=np.array([EVENT_TYPE_CODES[event.event_type] for event in left], np.uint8),
+    )
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float32]:
+    return np.array([np.nan if value is None else value for value in values], np.float32)

@@ -1,0 +1,52 @@
+"""Events and stores for the tests of the store."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from service.config import Settings
+from service.contract.events import Event
+from service.metrics import Metrics
+from service.store.client import connect
+from service.store.history import HistoryStore
+from tests.fakes import NOON_MS, FakeClock
+
+# Far more than a call takes, so that a busy machine fails no test.
+PATIENT_MS = 20_000
+
+
+def event(number: int, **overrides: Any) -> Event:
+    """Return event number n of anna: item `i<n>`, n seconds after noon."""
+    fields: dict[str, Any] = {
+        "event_id": f"e{number}",
+        "user_id": "anna",
+        "item_id": f"i{number}",
+        "event_type": "view",
+        "timestamp_ms": NOON_MS + 1_000 * number,
+    }
+    return Event(**(fields | overrides))
+
+
+def events(*numbers: int, **overrides: Any) -> list[Event]:
+    """Return several events."""
+    return [event(number, **overrides) for number in numbers]
+
+
+async def empty(url: str) -> None:
+    """Remove everything from the server at a URL."""
+    client = connect(Settings(redis_url=url, redis_timeout_ms=PATIENT_MS))
+    await client.flushall()
+    await client.aclose()
+
+
+@asynccontextmanager
+async def store_at(url: str, **settings: Any) -> AsyncIterator[HistoryStore]:
+    """Open a history store on the server at a URL; close both it and its client."""
+    chosen = Settings(redis_url=url, **({"redis_timeout_ms": PATIENT_MS} | settings))
+    client = connect(chosen)
+    store = HistoryStore(client, chosen, Metrics(), now_ms=FakeClock())
+    try:
+        yield store
+    finally:
+        await store.close()
+        await client.aclose()

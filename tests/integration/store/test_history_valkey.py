@@ -1,0 +1,223 @@
+"""What only a real server can show of the history store."""
+
+import asyncio
+import json
+import random
+import struct
+from typing import Any
+
+import pytest
+
+from service.config import Settings
+from service.contract.vocabulary import item_hash
+from service.errors import StoreMismatch, StoreUnavailable
+from service.metrics import Metrics
+from service.store.client import RedisClient
+from service.store.embedded import EmbeddedValkey
+from service.store.history import HistoryStore
+from service.store.history_codec import event_hash
+from service.store.keys import (
+    COUNTER_TTL_S,
+    META_KEY,
+    counter_key,
+    history_key,
+    partition_of,
+    seen_key,
+    stream_key,
+)
+from tests.fakes import NOON_MS
+from tests.integration.store.builders import event, events, store_at
+
+pytestmark = pytest.mark.integration
+
+PARTITION = partition_of("anna", 16)
+
+
+async def test_an_append_works_after_the_server_forgot_the_script(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """A restart or a failover empties the script cache, and several users go in one pipeline."""
+    await history_store.append([event(1)])
+    await redis_client.script_flush()
+    sent = [event(n, user_id=f"user-{n % 3}") for n in range(9)]
+    assert await history_store.append(sent) == [True] * 9
+    assert await history_store.append([event(1)]) == [False]
+
+
+async def test_numbers_that_look_like_an_event_id_are_not_taken_for_it(
+    history_store: HistoryStore,
+) -> None:
+    """The script searches packed records for 6 bytes; only those at the id's place count."""
+    looks = event_hash("e2") + b"\0\0"
+    value, duration_s = struct.unpack("<2f", looks)
+    assert await history_store.append([event(1, value=value, duration_s=duration_s)]) == [True]
+    read = await history_store.read("anna")
+    assert struct.pack("<2f", read.values[0], read.durations_s[0]) == looks
+    assert await history_store.append([event(2)]) == [True]
+    assert await history_store.append([event(2)]) == [False]
+
+
+async def test_concurrent_appends_to_one_user_lose_nothing(
+    valkey: EmbeddedValkey, redis_client: RedisClient
+) -> None:
+    """Two replicas and many requests write one history; the script makes each whole."""
+    await redis_client.flushall()
+    async with store_at(valkey.url) as one, store_at(valkey.url) as other:
+        appends = [(one, other)[n % 2].append([event(n)]) for n in range(150)]
+        assert await asyncio.gather(*appends) == [[True]] * 150
+        read = await one.read("anna")
+    assert read.item_ids == tuple(f"i{n}" for n in range(150))
+
+
+async def test_cancelled_reads_never_give_another_users_history(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """A cancelled call can leave its reply in the connection, for whoever comes next."""
+    random_source = random.Random(11)
+    await history_store.append([event(n, user_id=f"user-{n}") for n in range(100)])
+
+    async def check(number: int) -> None:
+        assert (await history_store.read(f"user-{number}")).item_ids == (f"i{number}",)
+
+    for _ in range(30):
+        tasks = [asyncio.create_task(check(number)) for number in range(100)]
+        for _ in range(random_source.randrange(6)):
+            await asyncio.sleep(0)
+        for task in random_source.sample(tasks, 50):
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        kinds = {type(outcome) for outcome in outcomes if outcome is not None}
+        assert kinds <= {asyncio.CancelledError}
+    await asyncio.gather(*map(check, range(100)))
+    ours = [one for one in await redis_client.client_list() if one["name"] == "sojourn"]
+    assert len(ours) <= 2
+
+
+async def test_concurrent_reads_share_one_round_trip(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """Fifty callers who ask while the queue is idle are one pipeline, fifty commands in it."""
+    await history_store.ping()
+    before = (await redis_client.info("stats"))["total_reads_processed"]
+    await asyncio.gather(*(history_store.read(f"user-{n}") for n in range(50)))
+    after = (await redis_client.info("stats"))["total_reads_processed"]
+    # One read of the socket for the pipeline, one for the INFO that asks.
+    assert after - before == 2
+
+
+async def test_two_hundred_events_fit_in_8_kib(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """Memory is users times this: 3 + 200 x (30 + 6 + 1) = 7,403 bytes and the key's own."""
+    await history_store.append([event(n, item_id=f"{n:06}") for n in range(200)])
+    names = [history_key(PARTITION, "anna"), seen_key(PARTITION, "anna")]
+    used = [await redis_client.memory_usage(name) or 0 for name in names]
+    assert await redis_client.strlen(names[0]) == 7_403
+    assert sum(used) <= 8 * 1_024
+
+
+async def test_a_history_stays_bounded_whatever_is_sent(
+    valkey: EmbeddedValkey, redis_client: RedisClient
+) -> None:
+    """1,000 events into 10 places, 20 that left (25 before they are cut) and about 100 streamed."""
+    await redis_client.flushall()
+    async with store_at(valkey.url, max_events=10, max_seen=20, stream_max_events=100) as store:
+        for start in range(0, 1_000, 50):
+            await store.append(events(*range(start, start + 50)))
+        read = await store.read("anna")
+    assert read.item_ids == tuple(f"i{n}" for n in range(990, 1_000))
+    assert 20 <= len(read.seen_hashes) <= 25
+    assert read.seen_hashes[-1] == item_hash("i989")
+    # An approximate trim leaves whole nodes of 100 entries.
+    assert await redis_client.xlen(stream_key(PARTITION)) <= 300
+
+
+async def test_every_key_lives_for_a_limited_time(
+    history_store: HistoryStore, redis_client: RedisClient, store_settings: Settings
+) -> None:
+    """Whoever does not come back is forgotten; only the layout's own key stays."""
+    await history_store.append(events(*range(300)))
+    await history_store.append(events(*range(300, 320)))
+    names = {name.decode() async for name in redis_client.scan_iter()}
+    year = store_settings.history_ttl_days * 86_400
+    limits = {
+        history_key(PARTITION, "anna"): year,
+        seen_key(PARTITION, "anna"): year,
+        stream_key(PARTITION): year,
+        counter_key(PARTITION, NOON_MS // 86_400_000): COUNTER_TTL_S,
+    }
+    assert names == {*limits, META_KEY}
+    for name, limit in limits.items():
+        assert limit - 60 <= await redis_client.ttl(name) <= limit
+
+
+async def test_the_stream_holds_each_accepted_event_once(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """It becomes training data: duplicates and losses would be learnt."""
+    await history_store.append(events(2, 1))
+    await history_store.append(events(1, 3))
+    entries: list[Any] = await redis_client.xrange(stream_key(PARTITION)) or []
+    payloads = [json.loads(fields[b"event"]) for _, fields in entries]
+    assert [payload["event_id"] for payload in payloads] == ["e1", "e2", "e3"]
+
+
+async def test_a_store_of_other_partitions_is_refused_before_anything_is_written(
+    valkey: EmbeddedValkey, history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """With another number of partitions every user would look new."""
+    await history_store.append([event(1)])
+    size = await redis_client.dbsize()
+    async with store_at(valkey.url, num_partitions=32) as other:
+        with pytest.raises(StoreMismatch, match="num_partitions is 16 in Redis and 32 here"):
+            await other.append([event(1, user_id="ben")])
+        with pytest.raises(StoreMismatch):
+            await other.ping()
+    assert await redis_client.dbsize() == size
+
+
+async def test_a_users_broken_value_is_that_users_error_only(
+    history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """Callers share round trips, so one user's trouble must not become everybody's."""
+    await history_store.append(events(1, user_id="ben"))
+    await redis_client.lpush(history_key(PARTITION, "anna"), "not a history")
+    outcomes = await asyncio.gather(
+        history_store.append([event(1)]),
+        history_store.append([event(2, user_id="ben")]),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], StoreUnavailable)
+    assert outcomes[1] == [True]
+    await redis_client.set(history_key(PARTITION, "anna"), b"\x09\x00\x00")
+    with pytest.raises(StoreMismatch, match="layout 9"):
+        await history_store.read("anna")
+    with pytest.raises(StoreUnavailable, match="layout 9"):
+        await history_store.append([event(3)])
+
+
+async def test_a_server_that_hangs_costs_one_timeout(
+    valkey: EmbeddedValkey, redis_client: RedisClient
+) -> None:
+    """The fallback answers instead, so waiting longer has no use; then it works again."""
+    await redis_client.flushall()
+    async with store_at(valkey.url, redis_timeout_ms=100) as store:
+        await store.append([event(1)])
+        await redis_client.client_pause(400, all=True)
+        with pytest.raises(StoreUnavailable, match="Timeout"):
+            await store.read("anna")
+        await redis_client.ping()
+        assert (await store.read("anna")).item_ids == ("i1",)
+
+
+async def test_failed_calls_are_counted_by_operation(
+    redis_client: RedisClient, store_settings: Settings
+) -> None:
+    """The first thing to look at when recommendations turn popular."""
+    metrics = Metrics()
+    store = HistoryStore(redis_client, store_settings, metrics)
+    await redis_client.lpush(history_key(PARTITION, "anna"), "not a history")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await store.append([event(1)])
+    await store.close()
+    assert b'sojourn_redis_errors_total{operation="append"} 1.0' in metrics.render()[0]

@@ -1,0 +1,25 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.ordering import top_k, without
+
+
+def test_equal_scores_are_ordered_by_index() -> None:
+    """The same question must have the same answer; three items tie for two places."""
+    indices, scores = top_k(np.array([9, 4, 7, 2]), np.array([1, 1, 2, 1], np.float32), k=3)
+    assert (indices.tolist(), scores.tolist()) == ([7, 2, 4], [2, 1, 1])
+
+
+@given(st.lists(st.integers(-3, 3), max_size=30), st.integers(0, 35))
+def test_top_k_is_the_head_of_a_full_sort(scores: list[int], k: int) -> None:
+    """The partition is a faster way to what sorting everything gives."""
+    indices = np.arange(1, len(scores) + 1)
+    found, _ = top_k(indices, np.array(scores, np.float32), k)
+    expected = sorted(indices.tolist(), key=lambda index: (-scores[index - 1], index))
+    assert found.tolist() == expected[:k]
+
+
+def test_dropped_items_are_gone_and_the_order_stays() -> None:
+    """Dropping an item that is no candidate changes nothing."""
+    assert without(np.array([5, 1, 3]), np.array([1, 4]), num_items=5).tolist() == [5, 3]

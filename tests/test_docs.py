@@ -1,0 +1,30 @@
+"""The documentation names what is there."""
+
+import re
+from pathlib import Path
+
+from service.config import Settings
+from service.metrics import Metrics
+
+OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
+
+
+def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
+    """An operator reads the table, not the code; a variable that is not there does nothing."""
+    settings = {f"SOJOURN_{name.upper()}" for name in Settings.model_fields}
+    # The bundle's path goes by the name of its option.
+    settings = settings - {"SOJOURN_BUNDLE_PATH"} | {"SOJOURN_BUNDLE"}
+    assert set(re.findall(r"SOJOURN_[A-Z_]+", OPERATIONS.read_text("utf-8"))) == settings
+
+
+def test_the_table_of_metrics_names_every_metric_and_no_other() -> None:
+    """A dashboard is built from the table; a metric that is not there shows nothing, silently."""
+    named = set(re.findall(r"`(sojourn_[a-z_]+)`", OPERATIONS.read_text("utf-8")))
+    assert named == scraped_metrics()
+
+
+def scraped_metrics() -> set[str]:
+    """Return the name of every metric of a scrape, counters with their suffix."""
+    text, _ = Metrics().render()
+    found = re.findall(r"^# TYPE (sojourn_\w+) ", text.decode(), re.MULTILINE)
+    return {name for name in found if not name.endswith("_created")}
