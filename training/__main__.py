@@ -174,9 +174,9 @@ def main() -> None:
     """Run the command line; what a person can mend is one line, not a traceback."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    # The exporter and its optimiser log every pass.
+    # The exporter logs every pass, and warns of packages that nothing here uses.
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     _guarded(app)
 
 

@@ -112,8 +112,18 @@ def encoder_bytes(model: SequenceModel) -> bytes:
     if program is None:
         raise TrainingError("the exporter returned no program")
     proto = program.model_proto
+    _strip(proto)
     onnx.checker.check_model(proto)
-    return bytes(proto.SerializeToString())
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: stack traces with this machine's paths, in every node."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
 
 
 def item_matrix(model: SequenceModel) -> Float32s:
