@@ -20,6 +20,7 @@ from service.metrics import shared_between_workers
 from service.store.embedded import EmbeddedValkey
 
 APP_FACTORY = "service.app:create_app_from_environment"
+SECRET_SETTINGS = frozenset({"redis_url", "log_user_key"})
 
 cli = typer.Typer(
     help="Sojourn's recommendation service.",
@@ -95,7 +96,9 @@ def _settings(given: dict[str, object]) -> Settings:
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        _fail(f"{where}: {first['msg']}, not {str(first['input'])[:80]!r}")
+        # A Redis URL may hold a password, and whoever mistypes it must not find it in a log.
+        shown = "" if where in SECRET_SETTINGS else f", not {str(first['input'])[:80]!r}"
+        _fail(f"{where}: {first['msg']}{shown}")
 
 
 @contextmanager

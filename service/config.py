@@ -70,6 +70,5 @@ class Settings(BaseSettings):
         if not value:
             return None
         if not value.startswith(REDIS_SCHEMES):
-            scheme = value.partition("://")[0][:20]
-            raise ValueError(f"starts with {scheme!r}, must be one of {', '.join(REDIS_SCHEMES)}")
+            raise ValueError(f"must start with one of {', '.join(REDIS_SCHEMES)}")
         return value

@@ -12,6 +12,8 @@ from service.contract.vocabulary import Vocabulary
 MS_PER_HOUR = 3_600_000
 MS_PER_MIN = 60_000
 NUM_LIVE_ITEMS = 500
+# Live counts below this many events are chance: one visitor would decide what the next one sees.
+MIN_LIVE_WEIGHT = 200.0
 
 # Where an item came from; "new" are candidates that the bundle does not know.
 Source: TypeAlias = Literal["model", "repeat", "popular", "new"]
@@ -67,6 +69,11 @@ class LivePopularity:
         self._vocabulary = vocabulary
         self._clock = clock
         self.current = RankedList.empty()
+
+    @property
+    def says_enough(self) -> bool:
+        """Say whether there are enough live events to go before what the training log says."""
+        return float(self.current.weights.sum()) >= MIN_LIVE_WEIGHT
 
     async def refresh(self) -> None:
         """Read the counts; if that fails, raise and keep the list as it was."""

@@ -98,7 +98,7 @@ class RecommendationQuery:
 
 @dataclass(frozen=True, slots=True)
 class RecommendedItem:
-    """One item of an answer; scores compare only between items of one source."""
+    """One item of an answer; `rank` orders it, scores compare only within source "model"."""
 
     item_id: str
     score: float
@@ -209,7 +209,10 @@ class Recommender:
     def _request_point(self, query: RecommendationQuery, past: Past) -> RequestPoint:
         """Return when and where, with the local offset of the request, else of the last event."""
         offset = query.tz_offset_min
-        if offset is None:
+        if not self._bundle.manifest.features.knows_offsets:
+            # The hours that this bundle was trained on are UTC; local ones would be other hours.
+            offset = 0
+        elif offset is None:
             # Histories keep an unknown offset as 0.
             last = int(past.tz_offsets_min[-1]) if len(past) else 0
             offset = last or self._default_tz_offset_min
@@ -274,13 +277,14 @@ class Recommender:
             return []
 
     def _climb(self, case: _Case) -> Ranked:
-        """Return the best k of the ladder: own repeats, popular at this hour, popular overall."""
+        """Return the best k of the ladder: own repeats, popular now or at this hour, or ever."""
         hour = local_hour(case.point.time_ms, case.point.tz_offset_min)
         popularity = self._bundle.popularity
+        live = Rung("popular", self._live.current)
+        at_hour = Rung("popular", popularity.at_hour(hour))
         rungs = [
             Rung("repeat", repeats(case.items, WEIGHT_OF_CODE[case.past.event_types])),
-            Rung("popular", popularity.at_hour(hour)),
-            Rung("popular", self._live.current),
+            *([live, at_hour] if self._live.says_enough else [at_hour, live]),
             Rung("popular", popularity.overall),
         ]
         return climb(rungs, case.choice.known.indices, case.k, len(self._bundle.vocabulary))
@@ -293,11 +297,11 @@ class Recommender:
             )
             for rank, pick in enumerate(picks, start=1)
         ]
-        if not items:
-            items = [
-                RecommendedItem(item_id, 0.0, rank, "new", None)
-                for rank, item_id in enumerate(case.choice.unknown[: case.k], start=1)
-            ]
+        room = case.k - len(items)
+        items += [
+            RecommendedItem(item_id, 0.0, rank, "new", None)
+            for rank, item_id in enumerate(case.choice.unknown[:room], start=len(items) + 1)
+        ]
         answer = Recommendation(
             recommendation_id=uuid.uuid4().hex,
             model_version=self._bundle.manifest.bundle_version,

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from service.contract.features import Arrays, Float32s
 from training.data import EventTable
 
-MS_PER_DAY = 86_400_000
 RECENT_SHARE = 0.1
 COOCCURRENCE_SPAN = 5
 

@@ -5,6 +5,7 @@ The state, field by field: `config` (refused when it differs), `data_sha256`, `e
 epoch), `best_ndcg`, `best_epoch`. Files are written aside and renamed.
 """
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,5 +47,5 @@ def load_state(path: Path) -> TrainState:
     try:
         document = torch.load(path, weights_only=True)
         return TrainState(**document)
-    except (OSError, RuntimeError, TypeError, EOFError) as exc:
+    except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as exc:
         raise TrainingError(f"{path}: not a checkpoint of this build: {exc}") from exc

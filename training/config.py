@@ -5,6 +5,7 @@ A run's settings are one TOML document; a preset is such a document that ships w
 """
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -75,7 +76,6 @@ class LoopConfig:
     batch_size: int = 128
     max_epochs: int = 100
     patience: int = 5
-    validate_every: int = 1
     max_validation_users: int = 20_000
     max_minutes: float = 0.0
     seed: int = 1
@@ -84,12 +84,48 @@ class LoopConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything that makes a run what it is."""
+    """Everything that makes a run what it is; raises TrainingError for values out of range."""
 
     split: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        for section, name, least in _LEAST:
+            value = getattr(getattr(self, section), name)
+            if not (math.isfinite(value) and value >= least):
+                raise TrainingError(f"{section}.{name} = {value!r} must be at least {least}")
+        model = self.model
+        if model.dim % model.num_heads:
+            raise TrainingError(
+                f"model.dim = {model.dim} must be a multiple of model.num_heads = {model.num_heads}"
+            )
+        if not 0 <= model.dropout < 1:
+            raise TrainingError(f"model.dropout = {model.dropout!r} must be in [0, 1)")
+        if not model.temperature > 0:
+            raise TrainingError(f"model.temperature = {model.temperature!r} must be above 0")
+
+
+# The least value of each number that has one.
+_LEAST: tuple[tuple[str, str, int], ...] = (
+    ("model", "dim", 1),
+    ("model", "num_blocks", 1),
+    ("model", "num_heads", 1),
+    ("model", "hidden_dim", 1),
+    ("model", "window_len", 1),
+    ("optim", "learning_rate", 0),
+    ("optim", "weight_decay", 0),
+    ("optim", "warmup_steps", 0),
+    ("optim", "clip_norm", 0),
+    ("loop", "batch_size", 1),
+    ("loop", "max_epochs", 1),
+    ("loop", "patience", 1),
+    ("loop", "max_validation_users", 1),
+    ("loop", "max_minutes", 0),
+    ("loop", "seed", 0),
+    ("loop", "num_threads", 0),
+)
 
 
 Config = TypeVar("Config")

@@ -84,6 +84,7 @@ class EventTable:
 
     `users` counts from 0; `window` holds item and event type indices from 1 and the raw features;
     `user_starts` is (num_users + 1,): user u's events are [user_starts[u], user_starts[u + 1]).
+    `knows_offsets` says whether any event has a local offset; without one, hours are UTC.
     """
 
     users: NDArray[np.int64]
@@ -92,6 +93,7 @@ class EventTable:
     user_ids: tuple[str, ...]
     items: Vocabulary
     event_types: Vocabulary
+    knows_offsets: bool
 
     @property
     def num_users(self) -> int:
@@ -158,7 +160,15 @@ def event_table(table: pa.Table) -> EventTable:
         lats=_filled(table["lat"], np.nan).astype(np.float32),
         lons=_filled(table["lon"], np.nan).astype(np.float32),
     )
-    return EventTable(users, window, starts, user_ids, Vocabulary(item_ids), event_types)
+    return EventTable(
+        users=users,
+        window=window,
+        user_starts=starts,
+        user_ids=user_ids,
+        items=Vocabulary(item_ids),
+        event_types=event_types,
+        knows_offsets=table["tz_offset_min"].null_count < table.num_rows,
+    )
 
 
 def read_items(path: Path) -> pa.Table:
@@ -172,6 +182,7 @@ def table_sha256(table: pa.Table) -> str:
     for name in table.column_names:
         column = table[name].combine_chunks()
         digest.update(name.encode())
+        digest.update(column.is_valid().to_numpy(zero_copy_only=False).tobytes())
         if pa.types.is_string(column.type):
             encoded = column.dictionary_encode()
             digest.update("\x00".join(encoded.dictionary.to_pylist()).encode())

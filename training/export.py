@@ -177,7 +177,7 @@ def _write_files(loaded: LoadedRun, folder: Path) -> float:
     named = {name: golden[name] for name in INPUTS} | {contract.GOLDEN_SCORES: expected}
     np.savez(folder / contract.GOLDEN_FILE, **named)  # type: ignore[arg-type]  # arrays by name
     _write_items(loaded, folder)
-    _write_popularity(events, folder)
+    _write_popularity(loaded, folder)
     return difference
 
 
@@ -200,16 +200,19 @@ def _write_items(loaded: LoadedRun, folder: Path) -> None:
     pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
 
 
-def _write_popularity(events: EventTable, folder: Path) -> None:
-    """Write event counts by scope: overall, and by local hour of day."""
+def _write_popularity(loaded: LoadedRun, folder: Path) -> None:
+    """Write event counts by scope: overall and, where times are known, by local hour of day."""
+    events = loaded.inputs.events
     everything = np.ones(len(events), bool)
     scopes = [("overall", 0, item_counts(events, everything), events.num_items)]
     window = events.window
     local = window.timestamps_ms + window.tz_offsets_min * 60_000
     hours = local // MS_PER_HOUR % 24
-    scopes += [
-        ("hour", hour, item_counts(events, hours == hour), POPULAR_PER_HOUR) for hour in range(24)
-    ]
+    if loaded.inputs.info.time_axis == "time":
+        scopes += [
+            ("hour", hour, item_counts(events, hours == hour), POPULAR_PER_HOUR)
+            for hour in range(24)
+        ]
     parts = []
     for scope, key, counts, limit in scopes:
         best = np.argsort(-counts, kind="stable")[:limit]
@@ -232,11 +235,11 @@ def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manife
     config, inputs, model = loaded.config, loaded.inputs, loaded.model
     files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
     rule = headline_rule(inputs.info.repeat_share)
-    return contract.Manifest(
+    manifest = contract.Manifest(
         schema_version=contract.SchemaVersion(
             major=contract.SCHEMA_MAJOR, minor=contract.SCHEMA_MINOR
         ),
-        bundle_version=contract.content_version(files),
+        bundle_version=contract.UNNAMED_VERSION,
         name=inputs.info.name,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         model_family=config.model.family,
@@ -249,6 +252,7 @@ def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manife
             inputs=INPUTS,
             outputs=(contract.QUERY_OUTPUT,),
             uses_request_time=config.model.request_time == "known",
+            knows_offsets=inputs.events.knows_offsets,
         ),
         exclude_seen="all" if rule == "removed" else "none",
         repeat_share=inputs.info.repeat_share,
@@ -262,6 +266,7 @@ def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manife
         },
         licence_notice=inputs.info.licence_notice,
     )
+    return manifest.model_copy(update={"bundle_version": contract.content_version(manifest)})
 
 
 def _metric_report(loaded: LoadedRun) -> contract.MetricReport:

@@ -113,6 +113,7 @@ def import_movielens(path: Path) -> RawLog:
 
 def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -> DatasetInfo:
     """Clean a log and write the dataset, aside first, so that `out` is whole or untouched."""
+    _check_replaceable(out)
     cleaned = clean(log.events, options)
     if cleaned.events.num_rows == 0:
         raise TrainingError(
@@ -126,10 +127,25 @@ def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -
     pq.write_table(cleaned.events, aside / EVENTS_FILE, compression="zstd")
     pq.write_table(_with_events(log.items, cleaned.events), aside / ITEMS_FILE, compression="zstd")
     (aside / DATASET_FILE).write_text(info.to_json(), encoding="utf-8")
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
     if out.exists():
-        shutil.rmtree(out)
+        out.rename(old)
     aside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
     return info
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise TrainingError unless `out` is new, empty, or a dataset and nothing else."""
+    if not out.name or (out.exists() and not out.is_dir()):
+        raise TrainingError(f"{out}: give --out a folder of its own")
+    others = {path.name for path in out.glob("*")} - {EVENTS_FILE, ITEMS_FILE, DATASET_FILE}
+    if others:
+        raise TrainingError(
+            f"{out}: holds {min(others)}, which is no part of a dataset and would be lost; "
+            "give --out a folder of its own"
+        )
 
 
 def _describe(log: RawLog, cleaned: Cleaned, out: Path, source: Path) -> DatasetInfo:
@@ -180,10 +196,19 @@ def _read_frame(path: Path, delimiter: str) -> daft.DataFrame:
 
 def _read_csv(names: list[str], delimiter: str) -> daft.DataFrame:
     """Read csv with every column as text, so that an id such as 007 stays what it is."""
-    with Path(names[0]).open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=delimiter), [])
-    schema = {name: DataType.string() for name in header}
+    headers = {name: _csv_header(Path(name), delimiter) for name in names}
+    first = headers[names[0]]
+    for name, header in headers.items():
+        # Columns are taken by place, so files in another order would swap them silently.
+        if header != first:
+            raise TrainingError(f"{name}: its columns are not those of {names[0]}, in their order")
+    schema = {column: DataType.string() for column in first}
     return daft.read_csv(names, delimiter=delimiter, schema=schema, infer_schema=False)
+
+
+def _csv_header(path: Path, delimiter: str) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return next(csv.reader(stream, delimiter=delimiter), [])
 
 
 _SUFFIXES = {

@@ -226,10 +226,11 @@ def make_optimizer(model: SequenceModel, config: OptimConfig) -> Optimizer:
 
 
 def _check_times(info: DatasetInfo, config: RunConfig) -> None:
-    if info.time_axis == "order" and config.model.request_time == "known":
+    model = config.model
+    if info.time_axis == "order" and (model.request_time == "known" or model.time_gaps):
         raise TrainingError(
-            f"{info.name}: only the order of events is known, not their times; "
-            "train with --preset base or --set model.request_time=unknown"
+            f"{info.name}: only the order of events is known, not their times; train with "
+            "--preset base, or --set model.request_time=unknown --set model.time_gaps=false"
         )
 
 

@@ -162,7 +162,7 @@ class RecommendParams(BaseModel):
 
 
 class RecommendedItemBody(Strict):
-    """One recommended item; scores compare only between items of one source in one answer."""
+    """One recommended item; `rank` orders it, scores compare only within source "model"."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -26,6 +26,7 @@ ITEMS_FILE = "items.parquet"
 POPULARITY_FILE = "popularity.parquet"
 GOLDEN_FILE = "golden.npz"
 CURRENT_FILE = "CURRENT"
+UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
@@ -52,13 +53,18 @@ class SchemaVersion(_Strict):
 
 
 class FeatureSpec(_Strict):
-    """What the encoder takes and gives: `encode_window` arrays in, (batch, dim) vectors out."""
+    """What the encoder takes and gives: `encode_window` arrays in, (batch, dim) vectors out.
+
+    `knows_offsets` says whether the training log had local offsets; if not, its hours were UTC and
+    requests must be encoded so too.
+    """
 
     window_len: int = Field(ge=1, le=10_000)
     dim: int = Field(ge=1, le=65_536)
     inputs: tuple[str, ...] = Field(min_length=1)
     outputs: tuple[str, ...] = Field(min_length=1)
     uses_request_time: bool
+    knows_offsets: bool
 
 
 class MetricReport(_Strict):
@@ -106,9 +112,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def content_version(files: dict[str, str]) -> str:
-    """Return the version of a bundle with these file hashes, 16 hexadecimal characters."""
-    text = json.dumps(files, sort_keys=True)
+def content_version(manifest: Manifest) -> str:
+    """Return the version that a manifest must state, 16 hexadecimal characters.
+
+    It covers every file's hash and every field but the version itself and the time of creation,
+    so equal content has an equal version and a changed field is found out.
+    """
+    document = manifest.model_dump(mode="json", exclude={"bundle_version", "created_at"})
+    text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -164,8 +175,11 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
                 f"{path}: SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…; "
                 "the file was changed or damaged after the export"
             )
-    if content_version(manifest.files) != manifest.bundle_version:
-        raise BundleMismatch(f"{bundle}: bundle_version does not follow from the file hashes")
+    if content_version(manifest) != manifest.bundle_version:
+        raise BundleMismatch(
+            f"{bundle / MANIFEST_FILE}: bundle_version is {manifest.bundle_version}, its content "
+            f"says {content_version(manifest)}; the manifest was changed after the export"
+        )
 
 
 def _check_schema(path: Path, document: object) -> None:

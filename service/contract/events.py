@@ -19,7 +19,6 @@ MAX_ID_CHARS = 128
 MAX_CONTEXT_ENTRIES = 16
 # 48 bits hold the time in a stored history; this is the year 9999.
 MAX_TIMESTAMP_MS = 253_402_300_799_999
-MAX_TZ_OFFSET_MIN = 18 * 60
 
 # Each event type and its weight; the sign is its polarity, so a dislike counts against an item.
 # A type's place here, from 1, is its code in stored histories: append new ones, never insert.

@@ -190,7 +190,7 @@ def test_a_flipped_byte_ends_the_start_with_the_reason(tmp_path: Path, workers: 
     ("options", "reason"),
     [
         (("--redis", "redis://x", "--embedded"), "exclude each other"),
-        (("--redis", "http://x"), "redis_url"),
+        (("--redis", "http://user:hunter2@x"), "redis_url"),
         (("--port", "70000"), "port"),
         (("--workers", "0"), "workers"),
     ],
@@ -203,6 +203,7 @@ def test_bad_options_are_refused_in_one_line(
     assert process.wait() == 1
     assert process.output.startswith("error: ")
     assert reason in process.output
+    assert "hunter2" not in process.output
     assert len(process.output.splitlines()) == 1
 
 

@@ -134,6 +134,37 @@ async def test_live_counts_come_before_the_bundles_where_no_hour_is_known(
     assert found == ["drama-2", POPULAR[0]]
 
 
+@pytest.mark.parametrize(("weight", "first"), [(199.0, POPULAR_AT_NOON[0]), (200.0, "drama-2")])
+async def test_live_counts_lead_once_there_are_enough_of_them(
+    settings: Settings, bundle: LoadedBundle, clock: FakeClock, weight: float, first: str
+) -> None:
+    """One visitor must not decide what the next one sees; two hundred events say what is new."""
+    counters = FakeCounters([("drama-2", weight)])
+    app = create_app(settings, history=FakeHistory(), counters=counters, bundle=bundle, clock=clock)
+    async with client_of(app) as client:
+        await asyncio.sleep(0)  # the first refresh takes its turn
+        assert await recommended(client, k=1) == [first]
+
+
+async def test_a_bundle_trained_on_utc_hours_is_asked_in_utc(
+    settings: Settings, bundle: LoadedBundle, clock: FakeClock
+) -> None:
+    """Its log had no offsets: noon in Tokyo is the 3 a.m. that it knows."""
+    features = bundle.manifest.features.model_copy(update={"knows_offsets": False})
+    manifest = bundle.manifest.model_copy(update={"features": features})
+    app = create_app(
+        settings,
+        history=FakeHistory(),
+        counters=FakeCounters(),
+        bundle=replace(bundle, manifest=manifest),
+        clock=clock,
+    )
+    async with client_of(app) as client:
+        tokyo = await recommended(client, k=1, now="2026-01-14T12:30:00+09:00")
+        far_west = await recommended(client, k=1, now="2026-01-14T03:30:00-08:30")
+    assert (tokyo, far_west) == ([POPULAR[0]], [POPULAR_AT_NOON[0]])
+
+
 async def test_seen_items_are_excluded_before_the_best_are_taken(
     client: httpx.AsyncClient, history: FakeHistory
 ) -> None:
@@ -209,14 +240,15 @@ async def test_who_has_seen_everything_is_shown_the_own_items_again(
 
 
 async def test_candidates_are_ranked_and_only_they(client: httpx.AsyncClient) -> None:
-    """Repeated candidates count once, unknown ones are reported."""
+    """Repeated candidates count once; unknown ones are reported and come last."""
     answer = await post(
         client,
         events=[{"item_id": "drama-1", "event_type": "view", "timestamp": NOON_MS}],
         candidates=["action-1", "drama-2", "unheard-of", "drama-2"],
         now=MIDNIGHT_MS,
     )
-    assert item_ids(answer) == ["drama-2", "action-1"]
+    assert item_ids(answer) == ["drama-2", "action-1", "unheard-of"]
+    assert answer.json()["items"][-1]["source"] == "new"
     assert answer.json()["unknown_candidates"] == ["unheard-of"]
 
 

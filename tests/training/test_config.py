@@ -42,6 +42,12 @@ def test_a_config_survives_its_dictionary() -> None:
         ("model.dim=3.5", r"model\.dim = 3\.5 must be a int"),
         ("model.request_time=maybe", "must be one of known, unknown"),
         ("model=3", "section.key=value"),
+        ("model.window_len=0", r"model\.window_len = 0 must be at least 1"),
+        ("loop.batch_size=-3", r"loop\.batch_size = -3 must be at least 1"),
+        ("model.num_heads=3", r"model\.dim = 64 must be a multiple of model\.num_heads = 3"),
+        ("model.dropout=1.0", "must be in "),
+        ("model.temperature=0.0", "must be above 0"),
+        ("optim.learning_rate=nan", "must be at least 0"),
     ],
 )
 def test_what_is_no_setting_is_refused(override: str, message: str) -> None:

@@ -150,6 +150,31 @@ def test_a_log_without_one_good_row_is_refused_and_nothing_written(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_files_of_one_folder_must_agree_in_their_columns(tmp_path: Path) -> None:
+    """Columns are taken by place: in another order they would be swapped silently."""
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "a.csv").write_text("user_id,item_id,timestamp\na,1,1600000000\n")
+    (log / "b.csv").write_text("item_id,user_id,timestamp\n1,b,1600000000\n")
+    with pytest.raises(TrainingError, match=r"b\.csv: its columns are not those of .*a\.csv"):
+        import_events(log, ColumnOptions())
+
+
+@pytest.mark.parametrize("other", ["log.csv", "precious.txt"])
+def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path: Path, other: str) -> None:
+    """`--out` is replaced as a whole: the source log itself may lie there."""
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,timestamp\na,1,1600000000\n")
+    out = tmp_path / "out"
+    _import(path, out)
+    _import(path, out)
+    (out / other).write_text("mine")
+    with pytest.raises(TrainingError, match=rf"holds {other}, which is no part of a dataset"):
+        _import(path, out)
+    assert (out / other).read_text() == "mine"
+    assert (out / EVENTS_FILE).is_file()
+
+
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_a_folder_that_is_no_log_says_what_is_wanted(name: str, tmp_path: Path) -> None:
     """Missing and empty alike."""

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.training import builders
 from training.checkpoints import LAST_FILE, load_state
+from training.cleaning import CleanOptions
 from training.config import RunConfig, TrainingError
+from training.importers import import_movielens, write_dataset
 from training.runs import evaluate_run, load_run, read_inputs
 from training.train import METRICS_FILE, TrainInputs, train
 
@@ -111,13 +115,32 @@ def test_other_settings_in_the_same_folder_are_refused(dataset: Path, tmp_path: 
         fit(dataset, tmp_path / "run", builders.tiny_config("loop.seed=9"))
 
 
-def test_a_damaged_checkpoint_is_refused(dataset: Path, tmp_path: Path) -> None:
-    """Half a file is no state to go on from."""
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_is_refused(
+    dataset: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    """Half a file is no state to go on from, and neither is another kind of file."""
     fit(dataset, tmp_path / "run", builders.tiny_config())
     path = tmp_path / "run" / LAST_FILE
-    path.write_bytes(path.read_bytes()[:100])
+    path.write_bytes(path.read_bytes()[:100] if damage is None else damage)
     with pytest.raises(TrainingError, match="not a checkpoint"):
         load_state(path)
+
+
+@pytest.mark.parametrize("preset", ["time", "base"])
+def test_an_order_is_not_trained_on_as_time(tmp_path: Path, preset: str) -> None:
+    """One second per event is no gap: the service would ask with real ones."""
+    columns = {"user_id": [1] * 4, "item_id": [1, 2, 3, 4], "rating": [4] * 4}
+    times = {"order": [0, 1, 2, 3], "timestamp": [None, 5, 6, 7]}
+    pq.write_table(pa.table(columns | times), tmp_path / "events.parquet")
+    items = {"item_id": [1], "title": ["A"], "genres": ["Drama"]}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
+    out = tmp_path / "out"
+    write_dataset(import_movielens(tmp_path), CleanOptions(), out, tmp_path)
+    gaps = "model.time_gaps=true"
+    config = builders.tiny_config(gaps, "split.protocol=leave-one-out", preset=preset)
+    with pytest.raises(TrainingError, match="only the order of events is known"):
+        train(read_inputs(out, config), config, tmp_path / "run")
 
 
 def test_a_run_is_not_evaluated_under_another_protocol(dataset: Path, tmp_path: Path) -> None:

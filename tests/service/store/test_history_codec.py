@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from service.contract.events import (
     EVENT_TYPES,
     MAX_TIMESTAMP_MS,
-    MAX_TZ_OFFSET_MIN,
     Event,
     ItemId,
     UserId,
@@ -36,8 +35,7 @@ EVENTS = st.builds(
     item_id=IDS.map(ItemId),
     event_type=st.sampled_from(EVENT_TYPES),
     timestamp_ms=st.integers(1, MAX_TIMESTAMP_MS),
-    tz_offset_min=st.none()
-    | st.integers(-MAX_TZ_OFFSET_MIN // 15, MAX_TZ_OFFSET_MIN // 15).map(lambda n: 15 * n),
+    tz_offset_min=st.none() | st.integers(-18 * 4, 18 * 4).map(lambda n: 15 * n),
     value=FLOAT32,
     duration_s=FLOAT32,
     lat=FLOAT32,
