@@ -83,7 +83,7 @@ def test_two_sets_of_metrics_do_not_share_numbers() -> None:
     one.redis_errors.labels("read").inc()
     name = 'sojourn_redis_errors_total{operation="read"}'
     assert samples(one.render()[0].decode())[name] == 1
-    assert name not in samples(other.render()[0].decode())
+    assert samples(other.render()[0].decode())[name] == 0
 
 
 def test_a_new_bundle_takes_over_from_the_old() -> None:
@@ -96,3 +96,11 @@ def test_a_new_bundle_takes_over_from_the_old() -> None:
     assert shown[f'sojourn_bundle_info{{name="monday",version="{"a" * 16}"}}'] == 0
     assert shown[f'sojourn_bundle_info{{name="tuesday",version="{"b" * 16}"}}'] == 1
     assert content_type.startswith("text/plain")
+
+
+def test_redis_errors_are_there_before_the_first_one() -> None:
+    """A rate over a series that appears with its first error misses that error."""
+    shown = samples(Metrics().render()[0].decode())
+    operations = ("append", "ping", "popular", "prepare", "read")
+    for operation in operations:
+        assert shown[f'sojourn_redis_errors_total{{operation="{operation}"}}'] == 0.0
