@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from service.contract.features import (
     UNKNOWN_TIME_MS,
     Arrays,
     Int64s,
+    Past,
     RequestPoint,
     encode_window,
 )
@@ -31,7 +32,6 @@ from service.store.history import History
 from service.windows import (
     TYPE_CODES,
     WEIGHT_OF_CODE,
-    Past,
     build_window,
     merge_pasts,
     past_of_events,
@@ -183,7 +183,7 @@ class Recommender:
         """Return the list for a request; it is empty only if nothing may be shown."""
         degraded: list[str] = []
         stored = await self._read_history(query.user_id, degraded)
-        kept = EMPTY_PAST if stored is None else past_of(stored)
+        kept: Past = EMPTY_PAST if stored is None else stored
         past = merge_pasts(kept, past_of_events(query.events))
         items = self._bundle.vocabulary.indices(past.item_ids)
         choice = self._choose(query, self._seen(query, past, items, stored))
@@ -340,11 +340,6 @@ class RankingThread:
     def close(self) -> None:
         """Let a running batch finish and end the thread."""
         self._executor.shutdown()
-
-
-def past_of(history: History) -> Past:
-    """Return a stored history's events as a past; the columns are the same."""
-    return Past(**{field.name: getattr(history, field.name) for field in fields(Past)})
 
 
 def rank_jobs(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:

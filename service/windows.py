@@ -1,41 +1,16 @@
 """From what a user did, stored or sent along, to the window that the model sees."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from service.contract.events import EVENT_TYPES, EVENT_WEIGHTS, Event
-from service.contract.features import WINDOW_INPUTS, Float32s, Int64s, Window
+from service.contract.features import NUMBER_COLUMNS, Float32s, Int64s, Past, Window
 from service.contract.vocabulary import Vocabulary
 
 # By a type's code: its place in EVENT_TYPES, from 1.
 TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 WEIGHT_OF_CODE = np.array([0.0, *EVENT_WEIGHTS.values()], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """A user's events before any vocabulary: parallel columns, oldest first.
-
-    `event_types` are codes, places in EVENT_TYPES from 1; values, durations and coordinates are NaN
-    and offsets 0 where unknown.
-    """
-
-    item_ids: tuple[str, ...]
-    event_types: Int64s
-    timestamps_ms: Int64s
-    tz_offsets_min: Int64s
-    values: Float32s
-    durations_s: Float32s
-    lats: Float32s
-    lons: Float32s
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
-
-
-NUMBER_COLUMNS = tuple(name for name in WINDOW_INPUTS if name != "items")
 
 
 def past_of_events(events: Sequence[Event]) -> Past:

@@ -69,6 +69,31 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """A user's events before any vocabulary: parallel columns, oldest first.
+
+    `event_types` are codes, places in EVENT_TYPES from 1; values, durations and coordinates are NaN
+    and offsets 0 where unknown.
+    """
+
+    item_ids: tuple[str, ...]
+    event_types: Int64s
+    timestamps_ms: Int64s
+    tz_offsets_min: Int64s
+    values: Float32s
+    durations_s: Float32s
+    lats: Float32s
+    lons: Float32s
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+# The columns that a past and a window share.
+NUMBER_COLUMNS = tuple(name for name in WINDOW_INPUTS if name != "items")
+
+
+@dataclass(frozen=True, slots=True)
 class RequestPoint:
     """When and where a recommendation is wanted; unknown time is 0, unknown place NaN."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.events import EVENT_TYPES, Event
-from service.contract.features import WINDOW_INPUTS, Float32s, Int64s
+from service.contract.features import NUMBER_COLUMNS, WINDOW_INPUTS, Past
 from service.errors import StoreMismatch
 
 LAYOUT_VERSION = 1
@@ -48,34 +48,20 @@ SEEN_BYTES = _SEEN_DTYPE.itemsize
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """All events kept for a user, oldest first: parallel arrays, each (num_events,).
+class History(Past):
+    """All events kept for a user, oldest first, and what is known of those that left.
 
-    `event_types` are codes, the place in EVENT_TYPES from 1. Offsets are minutes from UTC, 0 where
-    unknown; values, durations in seconds and WGS 84 coordinates are NaN where unknown.
     `seen_hashes` and `seen_types`, each (num_seen,), are the `item_hash` and event type code of
     events that no longer are in the history.
     """
 
-    item_ids: tuple[str, ...]
-    event_types: Int64s
-    timestamps_ms: Int64s
-    tz_offsets_min: Int64s
-    values: Float32s
-    durations_s: Float32s
-    lats: Float32s
-    lons: Float32s
     seen_hashes: NDArray[np.uint64]
     seen_types: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
 
     @classmethod
     def empty(cls) -> "History":
         """Return the history of a user without events."""
-        columns = {name: dtype for name, dtype in WINDOW_INPUTS.items() if name != "items"}
-        arrays: dict[str, Any] = {name: np.zeros(0, dtype) for name, dtype in columns.items()}
+        arrays: dict[str, Any] = {name: np.zeros(0, WINDOW_INPUTS[name]) for name in NUMBER_COLUMNS}
         return cls(
             item_ids=(),
             seen_hashes=np.zeros(0, np.uint64),
