@@ -65,7 +65,7 @@ class Problem(BaseModel):
                     "title": "Invalid request",
                     "status": 422,
                     "detail": "k: 0 should be greater than or equal to 1",
-                    "request_id": "6b1f0c8e2a7d4f53",
+                    "instance": "6b1f0c8e2a7d4f53",
                     "errors": [
                         {"field": "k", "value": "0", "fix": "should be greater than or equal to 1"}
                     ],
@@ -78,7 +78,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    request_id: str | None = None
+    instance: str | None = Field(None, description="The request's id, as in `X-Request-ID`")
     errors: list[FieldProblem] = []
 
 
@@ -107,7 +107,7 @@ def problem_response(
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "request_id": request_id.get() or None,
+        "instance": request_id.get() or None,
     }
     if errors:
         document["errors"] = [error.model_dump() for error in errors]

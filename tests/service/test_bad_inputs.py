@@ -25,7 +25,7 @@ def check_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, A
     assert (answer.status_code, body["type"]) == (status, f"urn:sojourn:problem:{slug}")
     assert answer.headers["content-type"] == "application/problem+json"
     assert body["status"] == status
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["instance"] == answer.headers["x-request-id"]
     return body
 
 

@@ -101,7 +101,7 @@ async def test_a_bug_is_a_problem_without_internals_and_is_counted(
         answer = await client.get("/bug/anna")
     body = answer.json()
     assert (answer.status_code, body["type"]) == (500, "urn:sojourn:problem:internal")
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["instance"] == answer.headers["x-request-id"]
     assert "secret" not in answer.text
     assert [line["event"] for line in logged if line.get("exc_info")] == ["unhandled error"]
     assert "sojourn_unhandled_errors_total 1.0" in metrics.render()[0].decode()

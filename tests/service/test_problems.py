@@ -32,7 +32,7 @@ def test_an_error_of_the_tree_is_rendered_from_what_it_says_itself() -> None:
         "title": "Renamed",
         "status": 409,
         "detail": "item 7 is item 8 now",
-        "request_id": None,
+        "instance": None,
     }
 
 
@@ -59,7 +59,7 @@ def test_wrong_fields_of_an_invalid_request_are_listed() -> None:
 def test_a_bug_says_nothing_about_itself() -> None:
     """What went wrong is for the log."""
     body = json.loads(bytes(internal_problem().body))
-    assert set(body) == {"type", "title", "status", "detail", "request_id"}
+    assert set(body) == {"type", "title", "status", "detail", "instance"}
 
 
 @pytest.mark.parametrize(
