@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -74,6 +75,7 @@ def run(
     settings = _settings({name: value for name, value in given.items() if value is not None})
     configure_logs(level=settings.log_level, as_json=settings.log_json)
     _end_cleanly_on_sigterm()
+    _check_address(settings)
     try:
         with ExitStack() as stack:
             redis_url = None if embedded else settings.redis_url
@@ -140,6 +142,19 @@ def _serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
     )
+
+
+def _check_address(settings: Settings) -> None:
+    """Refuse an address that is taken before anything is started; port 0 is any free one."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            # As the server does: a port that was closed a moment ago is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        _fail(f"port: cannot listen on {where}: {exc.strerror}; choose another with --port")
 
 
 def _check_bundle(settings: Settings) -> None:

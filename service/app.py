@@ -184,8 +184,9 @@ def _services(
     )
     stack.push_async_callback(ranking.close)
     live = LivePopularity(counters, bundle.vocabulary, clock)
-    refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s))
-    stack.push_async_callback(_cancel, refreshing)
+    stopping = asyncio.Event()
+    refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s, stopping))
+    stack.push_async_callback(_end, refreshing, stopping)
     recommender = Recommender(
         bundle=bundle,
         history=history,
@@ -206,18 +207,24 @@ def _services(
     )
 
 
-async def _keep_fresh(live: LivePopularity, refresh_s: float) -> None:
-    """Refresh what is popular, for ever; while Redis is away the list stays as it was."""
+async def _keep_fresh(live: LivePopularity, refresh_s: float, stopping: asyncio.Event) -> None:
+    """Refresh what is popular until told to stop; while Redis is away the list stays as it was."""
     log = get_logger(__name__)
-    while True:
+    while not stopping.is_set():
         try:
             await live.refresh()
         except ServiceError as exc:
             log.warning("popularity not refreshed", reason=str(exc))
-        await asyncio.sleep(refresh_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(refresh_s):
+                await stopping.wait()
 
 
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _end(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+    """Tell the task to stop and wait for it.
+
+    It is not cancelled: a first Redis call on a new connection was seen to swallow the
+    cancellation, and the process then never ended. Its calls are bounded by their timeouts.
+    """
+    stopping.set()
+    await task

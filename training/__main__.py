@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,7 @@ Out = Annotated[Path, typer.Option("--out", help="The folder to write; replaced 
 Run = Annotated[Path, typer.Option("--run", help="The folder of a training run.")]
 Core = Annotated[int, typer.Option(help="Drop below this many events, until none is; 0 is off.")]
 Column = Annotated[str | None, typer.Option(help="The column's name, if the log has it.")]
+LOG_FILE_WIDTH = 200
 SHOWN_METRICS = ("hr@10", "ndcg@10", "mrr", "coverage@10")
 
 
@@ -172,7 +174,11 @@ def export_command(run: Run, out: Out) -> None:
 
 def main() -> None:
     """Run the command line; what a person can mend is one line, not a traceback."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+    # A file has no width; a line that is cut in two cannot be searched.
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_FILE_WIDTH)
+    handler = RichHandler(
+        console=console, show_path=False, show_level=False, log_time_format="%Y-%m-%d %H:%M:%S"
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     # The exporter logs every pass, and warns of packages that nothing here uses.
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx"):

@@ -207,6 +207,18 @@ def test_bad_options_are_refused_in_one_line(
     assert len(process.output.splitlines()) == 1
 
 
+def test_a_port_that_is_taken_ends_the_start_in_one_line(bundle_path: Path) -> None:
+    """Otherwise everything is started first, and only the server's own log says what is wrong."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start_service(bundle_path, "--port", str(port))
+        assert process.wait() == 1
+    assert process.output.startswith(f"error: port: cannot listen on 127.0.0.1:{port}")
+    assert len(process.output.splitlines()) == 1
+
+
 def test_the_bundle_may_come_from_the_environment(bundle_path: Path, tmp_path: Path) -> None:
     """As in a container, where no option is given."""
     env = os.environ | {"SOJOURN_BUNDLE": str(bundle_path), "SOJOURN_DATA_DIR": str(tmp_path)}
