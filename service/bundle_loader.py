@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from service.contract import bundle as contract
 from service.contract.bundle import Manifest
@@ -29,8 +28,7 @@ NUM_WARM_UP_CALLS = 3
 class LoadedBundle:
     """A bundle that passed its own check and is ready to serve.
 
-    `titles` is by item index, element 0 unused; `item_hashes` is (num_items,) uint64, the hash of
-    the item at index i + 1; `type_indices` is by event type code.
+    `titles` is by item index, element 0 unused; `type_indices` is by event type code.
     """
 
     path: Path
@@ -39,7 +37,6 @@ class LoadedBundle:
     item_matrix: Float32s
     vocabulary: Vocabulary
     titles: tuple[str | None, ...]
-    item_hashes: NDArray[np.uint64]
     hash_index: HashIndex
     type_indices: Int64s
     popularity: Popularity
@@ -73,7 +70,6 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         item_matrix=item_matrix,
         vocabulary=vocabulary,
         titles=titles,
-        item_hashes=item_hashes,
         hash_index=HashIndex(item_hashes),
         type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
         popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),

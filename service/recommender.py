@@ -11,7 +11,7 @@ import numpy as np
 
 from service.bundle_loader import LoadedBundle
 from service.contract.errors import ContractError
-from service.contract.events import EVENT_TYPES, Event, ItemId, UserId
+from service.contract.events import EVENT_TYPE_CODES, EVENT_TYPES, Event, ItemId, UserId
 from service.contract.features import (
     UNKNOWN_TIME_MS,
     Arrays,
@@ -30,7 +30,6 @@ from service.ranker import Ranker, ScoreRequest
 from service.retrieval import Candidates, known_indices, retrieve
 from service.store.history import History
 from service.windows import (
-    TYPE_CODES,
     WEIGHT_OF_CODE,
     build_window,
     merge_pasts,
@@ -245,7 +244,7 @@ class Recommender:
         types = query.exclude_seen
         if types is None:
             types = ALL_TYPES if self._bundle.manifest.exclude_seen == "all" else NO_TYPES
-        codes = [TYPE_CODES[name] for name in types]
+        codes = [EVENT_TYPE_CODES[name] for name in types]
         counts = np.isin(past.event_types, codes)
         left = np.zeros(0, np.uint64)
         if stored is not None:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.contract.events import EVENT_TYPES, EVENT_WEIGHTS, Event
+from service.contract.events import EVENT_TYPE_CODES, EVENT_TYPES, EVENT_WEIGHTS, Event
 from service.contract.features import NUMBER_COLUMNS, Float32s, Int64s, Past, Window
 from service.contract.vocabulary import Vocabulary
 
 # By a type's code: its place in EVENT_TYPES, from 1.
-TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 WEIGHT_OF_CODE = np.array([0.0, *EVENT_WEIGHTS.values()], np.float32)
 
 
@@ -18,7 +17,7 @@ def past_of_events(events: Sequence[Event]) -> Past:
     ordered = sorted(events, key=lambda event: event.timestamp_ms)
     return Past(
         item_ids=tuple(event.item_id for event in ordered),
-        event_types=np.array([TYPE_CODES[e.event_type] for e in ordered], np.int64),
+        event_types=np.array([EVENT_TYPE_CODES[e.event_type] for e in ordered], np.int64),
         timestamps_ms=np.array([e.timestamp_ms for e in ordered], np.int64),
         tz_offsets_min=np.array([e.tz_offset_min or 0 for e in ordered], np.int64),
         values=_known_or_nan([e.value for e in ordered]),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.events import Event
+from service.contract.events import EVENT_TYPE_CODES, Event
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
-from service.store.history_codec import EVENT_TYPE_CODES, History
+from service.store.history_codec import History
 
 # Wednesday, 2026-01-14 12:00 UTC.
 NOON_MS = 1_768_392_000_000

@@ -54,7 +54,6 @@ class TrainingSet:
         self, events: EventTable, train: NDArray[np.bool_], window_len: int, time: RequestTime
     ) -> None:
         self._events = events
-        self._window_len = window_len
         self._time = time
         self._spans = training_spans(events, train, window_len)
 

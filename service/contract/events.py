@@ -38,6 +38,7 @@ EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
     }
 )
 EVENT_TYPES = tuple(EVENT_WEIGHTS)
+EVENT_TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 
 Scalar = str | int | float | bool
 _NO_CONTEXT: Mapping[str, Scalar] = MappingProxyType({})

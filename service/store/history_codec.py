@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.events import EVENT_TYPES, Event
+from service.contract.events import EVENT_TYPE_CODES, Event
 from service.contract.features import NUMBER_COLUMNS, WINDOW_INPUTS, Past
 from service.errors import StoreMismatch
 
@@ -24,7 +24,6 @@ EVENT_HASH_BYTES = 6
 TZ_UNIT_MIN = 15
 TZ_UNKNOWN = -128
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-EVENT_TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 
 _HEADER = struct.Struct("<BH")
 _RECORD = struct.Struct("<IH6sBb4f")

@@ -18,7 +18,8 @@ def test_a_valid_bundle_is_loaded_with_its_items_in_order(bundle_path: Path) -> 
     loaded = load_bundle(bundle_path)
     assert list(loaded.vocabulary) == list(ITEM_ROWS)
     assert loaded.titles[:2] == (None, "Title of action-1")
-    assert loaded.item_hashes[0] == item_hash("action-1")
+    hashes = np.array([item_hash("action-1")], np.uint64)
+    assert loaded.hash_index.indices(hashes).tolist() == [1]
     assert [loaded.vocabulary.id(i) for i in loaded.popularity.overall.indices] == list(POPULAR)
 
 

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from service.contract.events import EVENT_TYPE_CODES
 from service.contract.vocabulary import item_hash
 from service.store.history import HistoryStore
-from service.store.history_codec import EVENT_TYPE_CODES, History
+from service.store.history_codec import History
 from tests.fakes import NOON_MS, FakeHistory
 from tests.integration.store.builders import empty, event, events, store_at
 
