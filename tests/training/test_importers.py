@@ -10,13 +10,10 @@ import pytest
 from training.cleaning import CleanOptions
 from training.config import TrainingError
 from training.data import EVENTS_FILE, read_dataset, read_items
-from training.importers import (
-    ColumnOptions,
-    RawLog,
-    import_events,
-    import_movielens,
-    write_dataset,
-)
+from training.importers.events import ColumnOptions, import_events
+from training.importers.movielens import import_movielens
+from training.importers.raw_log import RawLog
+from training.importers.writing import write_dataset
 
 
 def _u_data(folder: Path) -> None:

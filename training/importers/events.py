@@ -1,0 +1,138 @@
+"""Anybody's event log: parquet, csv or jsonl, whose columns are named by options."""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import daft
+import pyarrow as pa
+from daft import DataType, col, lit
+from daft.functions import monotonically_increasing_id
+
+from service.contract.events import EVENT_TYPES
+from training.cleaning import RAW_COLUMNS, ROW
+from training.config import TrainingError
+from training.data import ITEM_SCHEMA
+from training.importers.raw_log import RawLog
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnOptions:
+    """Which of the log's columns are which; None where the log has none.
+
+    `event_type_default` is the type of events without one; `delimiter` is for csv.
+    """
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    time: str = "timestamp"
+    event_type: str | None = None
+    event_id: str | None = None
+    tz_offset_min: str | None = None
+    value: str | None = None
+    duration_s: str | None = None
+    lat: str | None = None
+    lon: str | None = None
+    event_type_default: str = "view"
+    delimiter: str = ","
+    items_file: Path | None = None
+
+
+def import_events(path: Path, columns: ColumnOptions) -> RawLog:
+    """Read anybody's log: a parquet, csv or jsonl file, or a folder of such files.
+
+    Raises TrainingError when the file cannot be read or a named column is not in it.
+    """
+    if columns.event_type_default not in EVENT_TYPES:
+        raise TrainingError(
+            f"event type {columns.event_type_default!r} is unknown; there are "
+            + ", ".join(EVENT_TYPES)
+        )
+    frame = _read_frame(path, columns.delimiter)
+    wanted = {name: getattr(columns, name) for name in RAW_COLUMNS}
+    chosen = {name: source for name, source in wanted.items() if source is not None}
+    _check_columns(path, frame.column_names, chosen)
+    raw = frame.select(*[col(source).alias(name) for name, source in chosen.items()])
+    kind = lit(columns.event_type_default)
+    if "event_type" in chosen:
+        text = col("event_type").cast(DataType.string())
+        raw = raw.with_column("event_type", text.fill_null(kind))
+    else:
+        raw = raw.with_column("event_type", kind)
+    items = ITEM_SCHEMA.empty_table()
+    if columns.items_file is not None:
+        items = _read_items_file(columns.items_file, columns.delimiter)
+    return RawLog("events", raw.with_column(ROW, monotonically_increasing_id()), items)
+
+
+def _read_frame(path: Path, delimiter: str) -> daft.DataFrame:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    by_suffix = {
+        suffix: [str(file) for file in files if file.is_file() and file.suffix.lower() in suffixes]
+        for suffix, suffixes in _SUFFIXES.items()
+    }
+    present = [suffix for suffix, found in by_suffix.items() if found]
+    if len(present) != 1:
+        seen = f"holds {' and '.join(present)} files together" if present else "holds no log"
+        raise TrainingError(f"{path}: {seen}; give parquet, csv or jsonl files of one kind")
+    names = by_suffix[present[0]]
+    try:
+        return _READERS[present[0]](names, delimiter)
+    except (OSError, ValueError, daft.exceptions.DaftCoreException) as exc:
+        raise TrainingError(f"{path}: cannot be read as {present[0]}: {exc}") from exc
+
+
+def _read_csv(names: list[str], delimiter: str) -> daft.DataFrame:
+    """Read csv with every column as text, so that an id such as 007 stays what it is."""
+    headers = {name: _csv_header(Path(name), delimiter) for name in names}
+    first = headers[names[0]]
+    for name, header in headers.items():
+        # Columns are taken by place, so files in another order would swap them silently.
+        if header != first:
+            raise TrainingError(f"{name}: its columns are not those of {names[0]}, in their order")
+    schema = {column: DataType.string() for column in first}
+    return daft.read_csv(names, delimiter=delimiter, schema=schema, infer_schema=False)
+
+
+def _csv_header(path: Path, delimiter: str) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return next(csv.reader(stream, delimiter=delimiter), [])
+
+
+_SUFFIXES = {
+    "parquet": {".parquet", ".pq"},
+    "csv": {".csv", ".tsv"},
+    "jsonl": {".jsonl", ".ndjson"},
+}
+_READERS: Mapping[str, Callable[[list[str], str], daft.DataFrame]] = {
+    "parquet": lambda names, _: daft.read_parquet(names),
+    "csv": _read_csv,
+    "jsonl": lambda names, _: daft.read_json(names),
+}
+
+
+def _check_columns(path: Path, present: Iterable[str], chosen: Mapping[str, str]) -> None:
+    names = list(present)
+    for option, source in chosen.items():
+        if source not in names:
+            raise TrainingError(
+                f"{path}: no column {source!r} for {option}; there are {', '.join(names)}; "
+                f"name yours with --{option.replace('_', '-')}-column"
+            )
+
+
+def _read_items_file(path: Path, delimiter: str) -> pa.Table:
+    """Read items: `item_id` and any other column of ITEM_SCHEMA; categories split at `|`."""
+    frame = _read_frame(path, delimiter)
+    _check_columns(path, frame.column_names, {"item_id": "item_id"})
+    names = [name for name in ITEM_SCHEMA.names if name in frame.column_names]
+    rows = frame.select(*names).to_pylist()
+    for row in rows:
+        row["item_id"] = str(row["item_id"])
+        if not isinstance(row.get("categories"), list):
+            row["categories"] = [c for c in str(row.get("categories") or "").split("|") if c]
+        for place in ("lat", "lon"):
+            value = row.get(place)
+            row[place] = float(value) if value not in (None, "") else None
+    return pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
