@@ -13,20 +13,17 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from service.contract.errors import ContractError
-from training.cleaning import CleanOptions
-from training.config import Protocol, RequestTime, TrainingError, load_run_config, preset_names
-from training.data import DatasetInfo
+from training.config import Protocol, TrainingError, load_run_config, preset_names
 from training.demo_data import fetch_demo_data
+from training.distributed import join_ranks
 from training.export import export_bundle, onnx_scorer
-from training.importers import (
-    MOVIELENS_NOTICE,
-    ColumnOptions,
-    RawLog,
-    import_events,
-    import_movielens,
-    write_dataset,
-)
-from training.runs import evaluate_run, read_inputs
+from training.files import write_text
+from training.import_commands import Out, importers
+from training.importers.movielens import MOVIELENS_NOTICE
+from training.model_config import RequestTime
+from training.report import write_evaluation_report, write_run_report
+from training.runs import evaluate_run, read_inputs, run_documents
+from training.search.command import search_command
 from training.train import METRICS_FILE, train
 
 app = typer.Typer(
@@ -34,72 +31,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn an event log into a bundle: import, train, evaluate, export.",
 )
-importers = typer.Typer(no_args_is_help=True, help="Turn a log into a dataset.")
 app.add_typer(importers, name="import")
+app.command("search")(search_command)
 
-Out = Annotated[Path, typer.Option("--out", help="The folder to write; replaced as a whole.")]
 Run = Annotated[Path, typer.Option("--run", help="The folder of a training run.")]
-Core = Annotated[int, typer.Option(help="Drop below this many events, until none is; 0 is off.")]
-Column = Annotated[str | None, typer.Option(help="The column's name, if the log has it.")]
 LOG_FILE_WIDTH = 200
 SHOWN_METRICS = ("hr@10", "ndcg@10", "mrr", "coverage@10")
-
-
-@importers.command("movielens")
-def import_movielens_command(
-    path: Path, out: Out, min_user_events: Core = 0, min_item_events: Core = 0
-) -> None:
-    """Import MovieLens in any layout: u.data, ratings.dat, ratings.csv, .inter or parquet.
-
-    Example: python -m training import movielens ml-1m --out data/ml-1m
-    """
-    _import(import_movielens(path), path, out, min_user_events, min_item_events)
-
-
-@importers.command("events")
-def import_events_command(
-    path: Path,
-    *,
-    out: Out,
-    user_id_column: Annotated[str, typer.Option(help="Who acted.")] = "user_id",
-    item_id_column: Annotated[str, typer.Option(help="On which item.")] = "item_id",
-    time_column: Annotated[
-        str, typer.Option(help="When: RFC 3339, or seconds, ms or µs since 1970.")
-    ] = "timestamp",
-    event_type_column: Column = None,
-    event_id_column: Column = None,
-    tz_offset_min_column: Column = None,
-    value_column: Column = None,
-    duration_s_column: Column = None,
-    lat_column: Column = None,
-    lon_column: Column = None,
-    event_type: Annotated[str, typer.Option(help="The type of events without one.")] = "view",
-    delimiter: Annotated[str, typer.Option(help="The separator in csv files.")] = ",",
-    items: Annotated[Path | None, typer.Option(help="A file of items: item_id, title, …")] = None,
-    min_user_events: Core = 0,
-    min_item_events: Core = 0,
-) -> None:
-    """Import any event log: parquet, csv or jsonl, a file or a folder.
-
-    Example: python -m training import events log.csv --out data/shop
-    --user-id-column customer --item-id-column sku --time-column bought_at
-    """
-    columns = ColumnOptions(
-        user_id=user_id_column,
-        item_id=item_id_column,
-        time=time_column,
-        event_type=event_type_column,
-        event_id=event_id_column,
-        tz_offset_min=tz_offset_min_column,
-        value=value_column,
-        duration_s=duration_s_column,
-        lat=lat_column,
-        lon=lon_column,
-        event_type_default=event_type,
-        delimiter=delimiter,
-        items_file=items,
-    )
-    _import(import_events(path, columns), path, out, min_user_events, min_item_events)
 
 
 @app.command("fetch-demo")
@@ -127,8 +64,10 @@ def train_command(
     """
     run_config = load_run_config(preset, config, set_ or [])
     state = train(read_inputs(data, run_config), run_config, out)
+    if join_ranks().writes:
+        write_run_report(out, *run_documents(out))
     typer.echo(
-        f"best validation ndcg@10 {state.best_ndcg:.4f} at epoch {state.best_epoch} of "
+        f"best validation score {state.best_score:.4f} at epoch {state.best_epoch} of "
         f"{state.epoch}; {out / METRICS_FILE}"
     )
 
@@ -141,21 +80,21 @@ def evaluate_command(
     protocol: Annotated[Protocol | None, typer.Option(help="Must be the run's own.")] = None,
     request_time: Annotated[RequestTime | None, typer.Option(help="The run's, if absent.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="Write an HTML page.")] = None,
     engine: Annotated[Literal["torch", "onnx"], typer.Option()] = "torch",
 ) -> None:
     """Rank all items for every held-out event, beside the baselines.
 
     Example: python -m training evaluate --run runs/ml-1m --split test
-    --protocol leave-one-out --request-time unknown --json test.json
+    --protocol leave-one-out --request-time unknown --json test.json --report test.html
     """
     make_scorer = onnx_scorer if engine == "onnx" else None
     report = evaluate_run(run, split, protocol, request_time, make_scorer)
     _print_report(report)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        aside = json_file.with_name(json_file.name + ".writing")
-        aside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        aside.replace(json_file)
+        write_text(json_file, json.dumps(report, indent=2) + "\n")
+    if page is not None:
+        write_evaluation_report(page, report, *run_documents(run))
 
 
 @app.command("export")
@@ -194,27 +133,6 @@ def _guarded(command: Callable[[], Any]) -> None:
         raise SystemExit(2) from exc
 
 
-def _import(log: RawLog, path: Path, out: Path, users: int, items: int) -> None:
-    options = CleanOptions(min_user_events=users, min_item_events=items)
-    info = write_dataset(log, options, out, path)
-    _print_import(info, out)
-
-
-def _print_import(info: DatasetInfo, out: Path) -> None:
-    typer.echo(f"{info.num_rows_read:,} rows read")
-    for rule, rows in info.dropped.items():
-        typer.echo(f"  dropped {rule}: {rows:,}")
-    if not info.dropped:
-        typer.echo("  dropped: none")
-    typer.echo(
-        f"{info.num_events:,} events of {info.num_users:,} users on {info.num_items:,} items, "
-        f"{info.repeat_share:.1%} repeats, time axis: {info.time_axis}"
-    )
-    if info.licence_notice:
-        typer.echo(info.licence_notice)
-    typer.echo(f"dataset {out}  sha256 {info.data_sha256[:12]}")
-
-
 def _print_report(report: dict[str, Any]) -> None:
     title = (
         f"{report['dataset']}: {report['split']}, {report['protocol']}, request time "
@@ -224,7 +142,17 @@ def _print_report(report: dict[str, Any]) -> None:
     for rule, results in report["results_by_seen_items"].items():
         for name, values in results.items():
             table.add_row(name, rule, *(f"{values[metric]:.4f}" for metric in SHOWN_METRICS))
-    Console(width=110).print(table)
+    console = Console(width=110)
+    console.print(table)
+    for name, found in report["significance"].items():
+        low, high = found["interval"]
+        console.print(
+            f"model less {name}: {found['metric']} {found['difference']:+.4f} "
+            f"({low:+.4f} to {high:+.4f}), p = {found['p_value']:.2g}"
+        )
+    for name, values in report.get("tasks", {}).items():
+        shown = "  ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+        console.print(f"{name}: {shown}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.contract.features import Arrays, Float32s
 from training.data import EventTable
+from training.own_history import OwnFrequency, OwnTransitions, OwnTransitionsAtHour
 
 RECENT_SHARE = 0.1
 COOCCURRENCE_SPAN = 5
@@ -49,14 +50,14 @@ class Markov:
     def __init__(self, events: EventTable, train: NDArray[np.bool_]) -> None:
         counts = item_counts(events, train)
         self._fallback = (counts / (counts.sum() + 1.0)).astype(np.float32)
-        self._followers = _follower_counts(events, train, self.span)
+        self.followers = _follower_counts(events, train, self.span)
 
     def score(self, arrays: Arrays) -> Float32s:
         """Return the counts of what followed each case's last item, (cases, num_items + 1)."""
         last = arrays["items"][:, -1]
         scores = np.repeat(self._fallback[None, :], len(last), axis=0)
         for row, item in enumerate(last):
-            followers, counts = self._followers.get(int(item), _NOTHING)
+            followers, counts = self.followers.get(int(item), _NOTHING)
             scores[row, followers] += counts
         return scores
 
@@ -116,11 +117,14 @@ def _follower_counts(
 
 def fit_baselines(
     events: EventTable, train: NDArray[np.bool_]
-) -> dict[str, Popularity | RecentPopularity | Markov]:
+) -> dict[str, Popularity | RecentPopularity | Markov | OwnFrequency]:
     """Fit every baseline on the training events, by the name that reports use."""
     return {
         "popularity": Popularity(events, train),
         "recent_popularity": RecentPopularity(events, train),
         "last_item_cooccurrence": LastItemCooccurrence(events, train),
         "markov": Markov(events, train),
+        "own_frequency": OwnFrequency(events, train),
+        "own_transitions": OwnTransitions(events, train),
+        "own_transitions_at_hour": OwnTransitionsAtHour(events, train),
     }

@@ -1,8 +1,9 @@
 """Checkpoints: all that a killed run needs to go on with the same losses.
 
 The state, field by field: `config` (refused when it differs), `data_sha256`, `epoch` (finished),
-`model`, `optimizer`, `torch_rng` (dropout), `numpy_rng` (batch order), `history` (a row per
-epoch), `best_ndcg`, `best_epoch`. Files are written aside and renamed.
+`model` (the weights that are validated), `learner` (those that learn, where they differ),
+`optimizer`, `history` (a row per epoch), `best_score`, `best_epoch`. Random numbers need no state:
+each epoch's generators start from the seed and the epoch. Files are written aside and renamed.
 """
 
 import pickle
@@ -26,11 +27,10 @@ class TrainState:
     data_sha256: str
     epoch: int
     model: dict[str, Any]
+    learner: dict[str, Any] | None
     optimizer: dict[str, Any]
-    torch_rng: torch.Tensor
-    numpy_rng: dict[str, Any]
     history: list[dict[str, float]]
-    best_ndcg: float
+    best_score: float
     best_epoch: int
     finished: bool = False
 

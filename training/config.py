@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Protocol = Literal["leave-one-out", "temporal"]
-RequestTime = Literal["known", "unknown"]
+from training.model_config import FAMILIES, ModelConfig, TransformerConfig
+
+Protocol = Literal["leave-one-out", "temporal", "trajectory"]
 
 
 class TrainingError(Exception):
@@ -28,58 +29,101 @@ class SplitConfig:
     """How events become train, validation and test.
 
     `validation_from` and `test_from` are the shares of all events before the two instants of the
-    temporal split; leave-one-out does not use them.
+    temporal and trajectory splits; leave-one-out does not use them. `session_hours` is the longest
+    session of the trajectory split, whose cases are the last events. `train_share` keeps the
+    training events of that share of the users only, drawn with the run's seed.
     """
 
     protocol: Protocol = "leave-one-out"
     validation_from: float = 0.8
     test_from: float = 0.9
+    session_hours: float = 24.0
+    train_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The network's shape.
+class LossConfig:
+    """The next-item loss and the weights of the tasks.
 
-    `time_gaps` adds the attention bias from log-bucketed gaps, `request_time` says whether the
-    query knows the time of the request (hour, weekday, gap since the last event).
+    `full` is cross-entropy over all items; `sampled` over the target and `num_negatives` that the
+    whole batch shares, drawn by `sampler`, with logQ correction; `bce` and `gbce` take
+    `num_negatives` for each position, `gbce` calibrated by `gbce_t` (Petrov & Macdonald, 2023).
     """
 
-    family: Literal["ligr"] = "ligr"
-    dim: int = 64
-    num_blocks: int = 2
-    num_heads: int = 2
-    hidden_dim: int = 192
-    window_len: int = 200
-    dropout: float = 0.2
-    time_gaps: bool = True
-    request_time: RequestTime = "known"
-    temperature: float = 0.05
+    name: Literal["full", "sampled", "bce", "gbce"] = "full"
+    num_negatives: int = 256
+    sampler: Literal["uniform", "popularity"] = "uniform"
+    gbce_t: float = 0.75
+    label_smoothing: float = 0.0
+    next_item_weight: float = 1.0
+    click_weight: float = 1.0
+    watch_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """The optimiser and its schedule; `warmup_steps` rise linearly, then the rate is constant."""
+    """The optimiser and its schedule.
 
-    name: Literal["adam", "adamw"] = "adam"
+    `warmup_steps` rise linearly; then the rate is constant, or falls as a cosine over
+    `loop.max_epochs` to `final_rate` times `learning_rate`. Weight decay spares biases, norms and
+    embeddings. `ema_decay` keeps an exponential average of the weights, which is what is validated
+    and exported; 0 is off.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.98
+    momentum: float = 0.9
     weight_decay: float = 0.0
     warmup_steps: int = 50
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_rate: float = 0.05
     clip_norm: float = 1.0
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """Self-supervision, and how a pre-trained model is tuned.
+
+    `objective` is what a run learns by: `next-item` and the other heads, `masked` events filled in
+    from both sides, or `contrastive` views of one sequence that find each other. `init_from` is a
+    run whose best weights start this one; `freeze` says which of them learn: all (`none`), heads
+    and output (`head-only`), those and the `unfrozen_layers` last layers (`last-n`), or one layer
+    more every `stage_epochs` epochs from the last down (`gradual`).
+    """
+
+    objective: Literal["next-item", "masked", "contrastive"] = "next-item"
+    mask_share: float = 0.2
+    crop_share: float = 0.6
+    reorder_share: float = 0.2
+    substitute_share: float = 0.2
+    contrastive_temperature: float = 0.1
+    init_from: str = ""
+    freeze: Literal["none", "head-only", "last-n", "gradual"] = "none"
+    unfrozen_layers: int = 1
+    stage_epochs: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """The training loop; `patience` counts validations without a better NDCG@10."""
+    """The training loop; `patience` counts validations without a better validation score.
+
+    A batch holds `batch_size` sequences, or with `batch_tokens` above 0 as many of similar length
+    as have so many positions, padding included. `num_threads` 0 leaves torch its default.
+    """
 
     batch_size: int = 128
+    batch_tokens: int = 0
     max_epochs: int = 100
     patience: int = 5
     max_validation_users: int = 20_000
     max_minutes: float = 0.0
     seed: int = 1
     num_threads: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +131,36 @@ class RunConfig:
     """Everything that makes a run what it is; raises TrainingError for values out of range."""
 
     split: SplitConfig = field(default_factory=SplitConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=TransformerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         for section, name, least in _LEAST:
-            value = getattr(getattr(self, section), name)
+            value = getattr(getattr(self, section), name, least)
             if not (math.isfinite(value) and value >= least):
                 raise TrainingError(f"{section}.{name} = {value!r} must be at least {least}")
-        model = self.model
-        if model.dim % model.num_heads:
-            raise TrainingError(
-                f"model.dim = {model.dim} must be a multiple of model.num_heads = {model.num_heads}"
-            )
-        if not 0 <= model.dropout < 1:
-            raise TrainingError(f"model.dropout = {model.dropout!r} must be in [0, 1)")
-        if not model.temperature > 0:
-            raise TrainingError(f"model.temperature = {model.temperature!r} must be above 0")
+        for section, name in _SHARES:
+            value = getattr(getattr(self, section), name, 0.0)
+            if not 0 <= value < 1:
+                raise TrainingError(f"{section}.{name} = {value!r} must be in [0, 1)")
+        for section, name in _POSITIVE:
+            value = getattr(getattr(self, section), name)
+            if not value > 0:
+                raise TrainingError(f"{section}.{name} = {value!r} must be above 0")
+        _check_model(self.model)
+
+
+def _check_model(model: ModelConfig) -> None:
+    heads = getattr(model, "num_heads", 1)
+    if model.dim % heads:
+        raise TrainingError(
+            f"model.dim = {model.dim} must be a multiple of model.num_heads = {heads}"
+        )
+    if not model.tasks or len(set(model.tasks)) < len(model.tasks):
+        raise TrainingError(f"model.tasks = {list(model.tasks)} must name each task once")
 
 
 # The least value of each number that has one.
@@ -113,18 +169,44 @@ _LEAST: tuple[tuple[str, str, int], ...] = (
     ("model", "num_blocks", 1),
     ("model", "num_heads", 1),
     ("model", "hidden_dim", 1),
+    ("model", "depth", 1),
     ("model", "window_len", 1),
+    ("model", "copy_heads", 1),
+    ("loss", "num_negatives", 1),
+    ("loss", "next_item_weight", 0),
+    ("loss", "click_weight", 0),
+    ("loss", "watch_weight", 0),
     ("optim", "learning_rate", 0),
     ("optim", "weight_decay", 0),
     ("optim", "warmup_steps", 0),
     ("optim", "clip_norm", 0),
+    ("pretrain", "unfrozen_layers", 0),
+    ("pretrain", "stage_epochs", 1),
     ("loop", "batch_size", 1),
+    ("loop", "batch_tokens", 0),
     ("loop", "max_epochs", 1),
     ("loop", "patience", 1),
     ("loop", "max_validation_users", 1),
     ("loop", "max_minutes", 0),
     ("loop", "seed", 0),
     ("loop", "num_threads", 0),
+)
+_SHARES: tuple[tuple[str, str], ...] = (
+    ("model", "dropout"),
+    ("model", "emb_dropout"),
+    ("loss", "label_smoothing"),
+    ("optim", "momentum"),
+    ("optim", "ema_decay"),
+    ("pretrain", "mask_share"),
+    ("pretrain", "reorder_share"),
+    ("pretrain", "substitute_share"),
+)
+_POSITIVE: tuple[tuple[str, str], ...] = (
+    ("split", "train_share"),
+    ("split", "session_hours"),
+    ("model", "temperature"),
+    ("pretrain", "crop_share"),
+    ("pretrain", "contrastive_temperature"),
 )
 
 
@@ -144,12 +226,25 @@ def load_run_config(
     if preset not in preset_names():
         raise TrainingError(f"preset {preset!r} is unknown; there are {', '.join(preset_names())}")
     text = (resources.files("training") / "presets" / f"{preset}.toml").read_text("utf-8")
-    document = tomllib.loads(text)
+    layers = [tomllib.loads(text)]
     if config_file is not None:
-        document = _merge(document, _read_toml(config_file))
-    for override in overrides:
-        document = _merge(document, _parse_override(override))
+        layers.append(_read_toml(config_file))
+    layers += [_parse_override(override) for override in overrides]
+    document = layers[0]
+    for layer in layers[1:]:
+        document = _merge(_without_strangers(document, layer), layer)
     return config_from_dict(RunConfig, document)
+
+
+def _without_strangers(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop from `below` the model settings that the family named in `above` does not have."""
+    model = above.get("model")
+    named = str(model.get("family")) if isinstance(model, Mapping) else ""
+    if named not in FAMILIES or not isinstance(below.get("model"), Mapping):
+        return below
+    known = {entry.name for entry in dataclasses.fields(FAMILIES[named])}
+    kept = {name: value for name, value in below["model"].items() if name in known}
+    return below | {"model": kept}
 
 
 def config_from_dict(kind: type[Config], document: Mapping[str, Any], where: str = "") -> Config:
@@ -174,13 +269,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise TrainingError(f"{where} is a section, not a value")
-        return config_from_dict(hint, value, f"{where}.")
+        kind = _family(value) if hint is ModelConfig else hint
+        return config_from_dict(kind, value, f"{where}.")
     if typing.get_origin(hint) is Literal:
-        allowed = typing.get_args(hint)
-        if value not in allowed:
-            names = ", ".join(str(option) for option in allowed)
-            raise TrainingError(f"{where} = {value!r} must be one of {names}")
-        return value
+        return _one_of(typing.get_args(hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        return _tuple(typing.get_args(hint)[0], value, where)
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if hint is float and type(value) is int:
@@ -188,6 +282,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not hint:
         raise TrainingError(f"{where} = {value!r} must be a {hint.__name__}")
     return value
+
+
+def _family(document: Mapping[str, Any]) -> type[ModelConfig]:
+    """Return the settings class of the family that a model section names."""
+    named = _one_of(tuple(FAMILIES), document.get("family", "ligr"), "model.family")
+    return FAMILIES[str(named)]
+
+
+def _one_of(allowed: Sequence[Any], value: Any, where: str) -> Any:
+    if value not in allowed:
+        names = ", ".join(str(option) for option in allowed)
+        raise TrainingError(f"{where} = {value!r} must be one of {names}")
+    return value
+
+
+def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise TrainingError(f"{where} = {value!r} must be a list")
+    return tuple(_convert(hint, part, where) for part in value)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

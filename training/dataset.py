@@ -1,17 +1,18 @@
 """From events to batches: training sequences bucketed by length, evaluation cases in order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.contract.features import Arrays, RequestPoint, Window, encode_windows
-from training.config import RequestTime
+from service.contract.features import Arrays, Window, encode_spans
+from training.config import LoopConfig
 from training.data import EventTable
-from training.model import Batch
+from training.model.batch import Batch, serving_batch
+from training.model_config import RequestTime
 
 # Shuffled sequences are sorted by length within pools of this many batches: padding stays small
 # while what shares a batch still changes from epoch to epoch.
@@ -20,13 +21,34 @@ POOL_BATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Windows and, for every position, the item that came next.
+    """Windows and, for every position, what came next.
 
-    `targets` is (batch, window) int64, 0 where there is nothing to predict.
+    `targets` is (batch, window) int64, 0 where there is nothing to predict; `target_types` and
+    `target_durations_s` are of the same events.
     """
 
     batch: Batch
     targets: Tensor
+    target_types: Tensor
+    target_durations_s: Tensor
+
+    def select(self, rows: Tensor | slice) -> "TrainingBatch":
+        """Return the batch of the chosen windows."""
+        return TrainingBatch(
+            self.batch.select(rows),
+            self.targets[rows],
+            self.target_types[rows],
+            self.target_durations_s[rows],
+        )
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """Return the batch on a device."""
+        return TrainingBatch(
+            self.batch.to(device),
+            self.targets.to(device),
+            self.target_types.to(device),
+            self.target_durations_s.to(device),
+        )
 
 
 def past_window(events: EventTable, row: int, max_len: int) -> Window:
@@ -35,55 +57,59 @@ def past_window(events: EventTable, row: int, max_len: int) -> Window:
     return events.window.select(slice(max(start, row - max_len), row))
 
 
-def request_point(events: EventTable, row: int, request_time: RequestTime) -> RequestPoint:
-    """Return the request that an evaluation case makes: at the target's time, or at none."""
-    if request_time == "unknown":
-        return RequestPoint()
-    window = events.window
-    return RequestPoint(int(window.timestamps_ms[row]), int(window.tz_offsets_min[row]))
-
-
 class TrainingSet:
     """Each user's training events as one sequence of at most window_len + 1 events.
 
     Longer histories are cut into consecutive sequences, so that every event is a target once;
-    the newest one is full, the oldest takes the rest.
+    the newest one is full, the oldest takes the rest. `users` limits the set to some users.
     """
 
     def __init__(
-        self, events: EventTable, train: NDArray[np.bool_], window_len: int, time: RequestTime
+        self,
+        events: EventTable,
+        train: NDArray[np.bool_],
+        window_len: int,
+        time: RequestTime,
+        users: NDArray[np.int64] | None = None,
     ) -> None:
         self._events = events
         self._time = time
-        self._spans = training_spans(events, train, window_len)
+        spans = training_spans(events, train, window_len)
+        if users is not None:
+            spans = spans[np.isin(events.users[spans[:, 0]], users)]
+        self._spans = spans
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    def epoch(self, batch_size: int, rng: np.random.Generator) -> Iterator[TrainingBatch]:
+    @property
+    def num_targets(self) -> int:
+        """Return how many positions an epoch trains."""
+        return int((self._spans[:, 1] - self._spans[:, 0] - 1).sum())
+
+    def epoch(self, loop: LoopConfig, rng: np.random.Generator) -> Iterator[TrainingBatch]:
         """Yield the epoch's batches in an order that `rng` alone decides."""
-        for rows in bucketed_batches(self._spans[:, 1] - self._spans[:, 0], batch_size, rng):
+        for rows in self.batches(loop, rng):
             yield self._batch(self._spans[rows])
 
-    def num_batches(self, batch_size: int) -> int:
-        """Return how many batches an epoch has."""
-        return -(-len(self._spans) // batch_size)
+    def batches(self, loop: LoopConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Return the sequences of each batch of an epoch, in random order."""
+        lengths = self._spans[:, 1] - self._spans[:, 0]
+        return bucketed_batches(lengths, loop.batch_size, rng, loop.batch_tokens)
 
     def _batch(self, spans: NDArray[np.int64]) -> TrainingBatch:
-        inputs = [self._events.window.select(slice(first, last - 1)) for first, last in spans]
-        nexts = [self._events.window.select(slice(first + 1, last)) for first, last in spans]
-        requests = [RequestPoint() for _ in spans]
-        length = int((spans[:, 1] - spans[:, 0]).max()) - 1
-        arrays = encode_windows(inputs, requests, length)
-        targets = encode_windows(nexts, requests, length)
-        known = self._time == "known"
-        batch = Batch(
-            items=torch.from_numpy(arrays["items"]),
-            timestamps_ms=torch.from_numpy(arrays["timestamps_ms"]),
-            query_times_ms=torch.from_numpy(targets["timestamps_ms"] * known),
-            query_tz_offsets_min=torch.from_numpy(targets["tz_offsets_min"]),
+        window, length = self._events.window, int((spans[:, 1] - spans[:, 0]).max()) - 1
+        inputs = encode_spans(window, spans[:, 0], spans[:, 1] - 1, length)
+        nexts = encode_spans(window, spans[:, 0] + 1, spans[:, 1], length)
+        batch = serving_batch(to_tensors(inputs))
+        known = torch.from_numpy(nexts["timestamps_ms"]) * int(self._time == "known")
+        offsets = torch.from_numpy(nexts["tz_offsets_min"])
+        return TrainingBatch(
+            replace(batch, query_times_ms=known, query_tz_offsets_min=offsets),
+            torch.from_numpy(nexts["items"]),
+            torch.from_numpy(nexts["event_types"]),
+            torch.from_numpy(nexts["durations_s"]),
         )
-        return TrainingBatch(batch, torch.from_numpy(targets["items"]))
 
 
 def training_spans(
@@ -91,7 +117,7 @@ def training_spans(
 ) -> NDArray[np.int64]:
     """Return [first, last) rows of the training sequences, (sequences, 2) int64.
 
-    A user's training events are a prefix of their events under both splits, which is checked.
+    A user's training events are a prefix of their events under every split, which is checked.
     Neighbouring sequences share one event: the last of the older is the first of the newer.
     """
     counts = np.bincount(events.users[train], minlength=events.num_users)
@@ -108,18 +134,38 @@ def training_spans(
 
 
 def bucketed_batches(
-    lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Yield batches of row numbers, similar lengths together, in random order."""
+    lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator, batch_tokens: int = 0
+) -> list[NDArray[np.int64]]:
+    """Return batches of row numbers, similar lengths together, in random order.
+
+    With `batch_tokens` above 0 a batch takes rows while rows x longest stays within it, at least
+    one; else `batch_size` rows.
+    """
     shuffled = rng.permutation(len(lengths))
-    pool = batch_size * POOL_BATCHES
+    mean = max(1.0, float(lengths.mean())) if len(lengths) else 1.0
+    rows_of_batch = max(1, int(batch_tokens / mean)) if batch_tokens else batch_size
+    pool = rows_of_batch * POOL_BATCHES
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(shuffled), pool):
         rows = shuffled[start : start + pool]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    for place in rng.permutation(len(batches)):
-        yield batches[place]
+        cuts = (
+            _budget_cuts(lengths[rows], batch_tokens)
+            if batch_tokens
+            else range(batch_size, len(rows), batch_size)
+        )
+        batches += np.split(rows, cuts)
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def _budget_cuts(ordered: NDArray[np.int64], batch_tokens: int) -> list[int]:
+    """Return where to cut ascending lengths so that each part's rows x longest fits the budget."""
+    cuts, first = [], 0
+    for place, length in enumerate(ordered.tolist()):
+        if place > first and (place - first + 1) * length > batch_tokens:
+            cuts.append(place)
+            first = place
+    return cuts
 
 
 def case_batches(
@@ -131,37 +177,30 @@ def case_batches(
 ) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
     """Yield (target rows, encoded arrays) of evaluation cases, in order of their window length.
 
-    Windows are padded to the longest of their batch: padding changes no score, only the cost.
+    A case asks at its target's time and local offset, or at no time. Windows are padded to the
+    longest of their batch: padding changes no score, only the cost.
     """
     starts = events.user_starts[events.users[rows]]
     lengths = np.minimum(rows - starts, window_len)
-    ordered = rows[np.argsort(lengths, kind="stable")]
+    order = np.argsort(lengths, kind="stable")
+    ordered, lengths = rows[order], lengths[order]
+    known = request_time == "known"
     for at in range(0, len(ordered), batch_size):
         chosen = ordered[at : at + batch_size]
-        windows = [past_window(events, int(row), window_len) for row in chosen]
-        requests = [request_point(events, int(row), request_time) for row in chosen]
-        longest = max(1, *(len(window) for window in windows))
-        yield chosen, encode_windows(windows, requests, longest)
+        longest = max(1, int(lengths[at : at + batch_size].max()))
+        firsts = events.user_starts[events.users[chosen]]
+        arrays = encode_spans(events.window, firsts, chosen, longest)
+        arrays["request_time_ms"] = events.window.timestamps_ms[chosen] * int(known)
+        arrays["request_tz_offset_min"] = events.window.tz_offsets_min[chosen] * int(known)
+        unknown = np.full(len(chosen), np.nan, np.float32)
+        yield chosen, arrays | {"request_lat": unknown, "request_lon": unknown}
+
+
+def to_tensors(arrays: Arrays) -> dict[str, Tensor]:
+    """Return encoded arrays as tensors that share their memory."""
+    return {name: torch.from_numpy(column) for name, column in arrays.items()}
 
 
 def inference_batch(arrays: Arrays) -> Batch:
     """Turn encoded arrays, (batch, window) and (batch,), into the model's batch."""
-    timestamps = torch.from_numpy(arrays["timestamps_ms"])
-    return serving_batch(
-        torch.from_numpy(arrays["items"]),
-        timestamps,
-        torch.from_numpy(arrays["request_time_ms"]),
-        torch.from_numpy(arrays["request_tz_offset_min"]),
-    )
-
-
-def serving_batch(
-    items: Tensor, timestamps_ms: Tensor, request_time_ms: Tensor, request_tz_offset_min: Tensor
-) -> Batch:
-    """Build the batch of a request; torch operations only, so it is part of the exported graph.
-
-    Position i was asked at the time of event i + 1, the last one at the time of the request.
-    """
-    query_times = torch.cat([timestamps_ms[:, 1:], request_time_ms[:, None]], dim=1)
-    offsets = request_tz_offset_min[:, None].expand_as(timestamps_ms)
-    return Batch(items, timestamps_ms, query_times, offsets)
+    return serving_batch(to_tensors(arrays))

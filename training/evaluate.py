@@ -2,69 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
 
-from service.contract.features import Arrays, Float32s
-from training.baselines import user_shares
-from training.config import RequestTime
+from service.contract.features import Float32s
+from training.baselines import item_counts, user_shares
 from training.data import EventTable
-from training.dataset import case_batches, inference_batch
-from training.metrics import coverage_at_k, novelty_at_k, summarise, target_ranks
-from training.model import SequenceModel
+from training.dataset import case_batches
+from training.metrics import (
+    CUTOFFS,
+    arp_at_k,
+    coverage_at_k,
+    novelty_at_k,
+    popularity_bias_at_k,
+    recall_at_k,
+    summarise,
+    target_ranks,
+)
+from training.model.sequence_model import SequenceModel
+from training.model_config import RequestTime
+from training.scorers import Scorer, TorchScorer
 
 SeenItems = Literal["removed", "kept"]
 # Below this share of repeats a data set has none worth ranking, and seen items are removed.
 REPEAT_SHARE = 0.01
 LIST_LENGTH = 10
-
-
-class Scorer(Protocol):
-    """Anything that scores all items for encoded windows."""
-
-    def score(self, arrays: Arrays) -> Float32s:
-        """Return scores (cases, num_items + 1); column 0 is padding."""
-        ...
-
-
-class TorchScorer:
-    """Scores with a torch model, in evaluation mode while it scores."""
-
-    def __init__(self, model: SequenceModel) -> None:
-        self._model = model
-
-    def score(self, arrays: Arrays) -> Float32s:
-        """Return query · item for all items, (cases, num_items + 1)."""
-        training = self._model.training
-        self._model.eval()
-        with torch.inference_mode():
-            query = self._model.encode(inference_batch(arrays), num_queries=1)[:, 0]
-            scores: Float32s = (query @ self._model.item_vectors().T).numpy()
-        self._model.train(training)
-        return scores
-
-
-class OnnxScorer:
-    """Scores with an exported encoder and item matrix, as the service does."""
-
-    def __init__(self, encoder: Path | bytes, item_matrix: Float32s) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        source = encoder if isinstance(encoder, bytes) else str(encoder)
-        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-        self._item_matrix = item_matrix
-
-    def score(self, arrays: Arrays) -> Float32s:
-        """Return query · item for all items, (cases, num_items + 1)."""
-        query = self._session.run(["query"], {name: arrays[name] for name in self._inputs})[0]
-        scores: Float32s = query @ self._item_matrix.T
-        return scores
 
 
 @dataclass(slots=True)
@@ -80,6 +44,86 @@ class _Tally:
         self.tops.append(np.argpartition(-scores[:, 1:], k - 1, axis=1)[:, :k] + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One scorer's result for every case: the target's rank, (cases,), the list, (cases, k)."""
+
+    ranks: NDArray[np.int64]
+    tops: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Every scorer's result for the same cases in the same order, by rule and scorer.
+
+    `rows` are the cases' target rows, (cases,).
+    """
+
+    rows: NDArray[np.int64]
+    by_rule: dict[SeenItems, dict[str, Ranked]]
+
+    def ranks(self, rule: SeenItems) -> dict[str, NDArray[np.int64]]:
+        """Return the ranks of the targets under one rule, by scorer."""
+        return {name: ranked.ranks for name, ranked in self.by_rule[rule].items()}
+
+
+def rank_cases(
+    scorers: Mapping[str, Scorer],
+    events: EventTable,
+    rows: NDArray[np.int64],
+    *,
+    window_len: int,
+    request_time: RequestTime,
+) -> Ranking:
+    """Rank all items for every case with every scorer, under both rules about seen items.
+
+    `removed`: what the user has seen before the target does not rank, a target seen before is a
+    miss; `kept`: all items rank.
+    """
+    tallies: dict[SeenItems, dict[str, _Tally]] = {
+        rule: {name: _Tally() for name in scorers} for rule in ("removed", "kept")
+    }
+    order = []
+    for chosen, arrays in case_batches(events, rows, window_len, request_time):
+        order.append(chosen)
+        targets = events.window.items[chosen]
+        seen = _seen_pairs(events, chosen)
+        for name, scorer in scorers.items():
+            scores = scorer.score(arrays)
+            scores[:, 0] = -np.inf
+            tallies["kept"][name].add(scores, targets)
+            scores[seen] = -np.inf
+            tallies["removed"][name].add(scores, targets)
+    by_rule = {
+        rule: {name: _joined(tally) for name, tally in by_name.items()}
+        for rule, by_name in tallies.items()
+    }
+    return Ranking(np.concatenate(order), by_rule)
+
+
+def results_by_rule(
+    ranking: Ranking, events: EventTable, train: NDArray[np.bool_]
+) -> dict[SeenItems, dict[str, dict[str, float]]]:
+    """Return all metrics of a ranking by rule, by scorer, by name; `train` is (num_events,)."""
+    shares, counts = user_shares(events, train), item_counts(events, train)
+    targets = events.window.items[ranking.rows]
+    return {
+        rule: {
+            name: _rank_metrics(ranked.ranks)
+            | {
+                f"coverage@{LIST_LENGTH}": coverage_at_k(ranked.tops, events.num_items),
+                f"novelty@{LIST_LENGTH}": novelty_at_k(ranked.tops, shares),
+                f"arp@{LIST_LENGTH}": arp_at_k(ranked.tops, counts),
+                f"popularity_bias@{LIST_LENGTH}": popularity_bias_at_k(
+                    ranked.tops, targets, counts
+                ),
+            }
+            for name, ranked in by_name.items()
+        }
+        for rule, by_name in ranking.by_rule.items()
+    }
+
+
 def evaluate(
     scorers: Mapping[str, Scorer],
     events: EventTable,
@@ -89,28 +133,9 @@ def evaluate(
     window_len: int,
     request_time: RequestTime,
 ) -> dict[SeenItems, dict[str, dict[str, float]]]:
-    """Rank all items for every case with every scorer.
-
-    Returns metrics by rule (`removed`: what the user has seen before the target does not rank, a
-    target seen before is a miss; `kept`), by scorer, by name.
-    """
-    tallies: dict[SeenItems, dict[str, _Tally]] = {
-        rule: {name: _Tally() for name in scorers} for rule in ("removed", "kept")
-    }
-    for chosen, arrays in case_batches(events, rows, window_len, request_time):
-        targets = events.window.items[chosen]
-        seen = _seen_pairs(events, chosen)
-        for name, scorer in scorers.items():
-            scores = scorer.score(arrays)
-            scores[:, 0] = -np.inf
-            tallies["kept"][name].add(scores, targets)
-            scores[seen] = -np.inf
-            tallies["removed"][name].add(scores, targets)
-    shares = user_shares(events, train)
-    return {
-        rule: {name: _metrics(tally, events, shares) for name, tally in by_name.items()}
-        for rule, by_name in tallies.items()
-    }
+    """Rank all items for every case and return the metrics by rule, by scorer, by name."""
+    ranking = rank_cases(scorers, events, rows, window_len=window_len, request_time=request_time)
+    return results_by_rule(ranking, events, train)
 
 
 def headline_rule(repeat_share: float) -> SeenItems:
@@ -137,12 +162,12 @@ def validation_ndcg(
     return summarise(np.concatenate(tally.ranks))
 
 
-def _metrics(tally: _Tally, events: EventTable, shares: NDArray[np.float64]) -> dict[str, float]:
-    tops = np.concatenate(tally.tops)
-    return summarise(np.concatenate(tally.ranks)) | {
-        f"coverage@{LIST_LENGTH}": coverage_at_k(tops, events.num_items),
-        f"novelty@{LIST_LENGTH}": novelty_at_k(tops, shares),
-    }
+def _joined(tally: _Tally) -> Ranked:
+    return Ranked(np.concatenate(tally.ranks), np.concatenate(tally.tops))
+
+
+def _rank_metrics(ranks: NDArray[np.int64]) -> dict[str, float]:
+    return summarise(ranks) | {f"recall@{k}": recall_at_k(ranks, k) for k in CUTOFFS}
 
 
 def _seen_pairs(

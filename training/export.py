@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from service.contract import bundle as contract
 from service.contract.features import (
+    REQUEST_INPUTS,
     WINDOW_INPUTS,
     Arrays,
     Float32s,
@@ -30,39 +31,66 @@ from service.contract.features import (
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
 from training.data import EventTable, read_items
-from training.dataset import past_window, serving_batch
-from training.evaluate import OnnxScorer, TorchScorer, headline_rule
-from training.model import SequenceModel
+from training.dataset import past_window
+from training.evaluate import headline_rule
+from training.model.batch import serving_batch
+from training.model.sequence_model import SequenceModel
+from training.model_config import ModelConfig
 from training.runs import LoadedRun, load_run, measure
+from training.scorers import OnnxScorer, TorchScorer, copies
 
 ONNX_OPSET = 20
 POPULAR_PER_HOUR = 200
 MS_PER_HOUR = 3_600_000
 GOLDEN_CASES = 5
+DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 log = logging.getLogger(__name__)
 
 
 class ServingEncoder(nn.Module):
-    """The graph that is served: raw window and request arrays in, one query vector out."""
+    """The graph that is served: raw window and request arrays in, query vector and copies out."""
 
     def __init__(self, model: SequenceModel) -> None:
         super().__init__()
         self.model = model
+        self.inputs = encoder_inputs(model.config)
 
-    def forward(
-        self,
-        items: Tensor,
-        timestamps_ms: Tensor,
-        request_time_ms: Tensor,
-        request_tz_offset_min: Tensor,
-    ) -> Tensor:
-        """Return the query vector of the last position, (batch, dim)."""
-        batch = serving_batch(items, timestamps_ms, request_time_ms, request_tz_offset_min)
-        return self.model.encode(batch, num_queries=1)[:, 0]
+    def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
+        """Return the last position's query vector (batch, out_dim), and copies (batch, window).
+
+        `arrays` are those that `encoder_inputs` names, in its order.
+        """
+        batch = serving_batch(dict(zip(self.inputs, arrays, strict=True)))
+        output = self.model(batch, num_queries=1)
+        query = self.model.query(output)[:, 0]
+        if copies(self.model) and output.copy is not None:
+            return query, output.copy[:, 0]
+        return (query,)
 
 
-INPUTS = ("items", "timestamps_ms", "request_time_ms", "request_tz_offset_min")
+# Always taken, so that a client may always send them.
+BASIC_INPUTS = ("items", "timestamps_ms", "request_time_ms", "request_tz_offset_min")
+
+
+def encoder_inputs(config: ModelConfig) -> tuple[str, ...]:
+    """Return the names of the contract's arrays that a model's graph takes."""
+    hours = config.copy and config.request_time == "known"
+    distances = config.places and getattr(config, "distances", False)
+    more = {
+        "event_types": config.event_types,
+        "tz_offsets_min": hours,
+        "values": config.values,
+        "durations_s": config.durations,
+        "lats": distances,
+        "lons": distances,
+    }
+    return (*BASIC_INPUTS, *(name for name, taken in more.items() if taken))
+
+
+def encoder_outputs(model: SequenceModel) -> tuple[str, ...]:
+    """Return the names of what a model's graph gives."""
+    return (contract.QUERY_OUTPUT, *((contract.COPY_OUTPUT,) if copies(model) else ()))
 
 
 def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
@@ -92,19 +120,25 @@ def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
 
 def encoder_bytes(model: SequenceModel) -> bytes:
     """Return the serialised ONNX encoder; batch and window length are free."""
-    # Four tensors of their own: the exporter takes one object given twice for one input.
-    shapes = [(2, model.config.window_len)] * 2 + [(2,)] * 2
-    examples = tuple(torch.zeros(shape, dtype=torch.int64) for shape in shapes)
+    names = encoder_inputs(model.config)
+    shapes = WINDOW_INPUTS | REQUEST_INPUTS
+    window = model.config.window_len
+    # A tensor each: the exporter takes one object given twice for one input.
+    examples = tuple(
+        torch.zeros((2, window) if name in WINDOW_INPUTS else (2,), dtype=DTYPES[shapes[name]])
+        for name in names
+    )
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    dims = tuple({0: batch, 1: length} if name in WINDOW_INPUTS else {0: batch} for name in names)
     with warnings.catch_warnings():
         # The exporter's own deprecations are nothing that a caller could mend.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ServingEncoder(model).eval(),
             examples,
-            input_names=list(INPUTS),
-            output_names=[contract.QUERY_OUTPUT],
-            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}, {0: batch}, {0: batch}),
+            input_names=list(names),
+            output_names=list(encoder_outputs(model)),
+            dynamic_shapes=(dims,),
             opset_version=ONNX_OPSET,
             dynamo=True,
             verbose=False,
@@ -174,7 +208,8 @@ def _write_files(loaded: LoadedRun, folder: Path) -> float:
             f"is {contract.GOLDEN_TOLERANCE:.0e}; no bundle was written"
         )
     expected[:, 0] = 0.0
-    named = {name: golden[name] for name in INPUTS} | {contract.GOLDEN_SCORES: expected}
+    names = encoder_inputs(model.config)
+    named = {name: golden[name] for name in names} | {contract.GOLDEN_SCORES: expected}
     np.savez(folder / contract.GOLDEN_FILE, **named)  # type: ignore[arg-type]  # arrays by name
     _write_items(loaded, folder)
     _write_popularity(loaded, folder)
@@ -248,9 +283,9 @@ def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manife
         event_types=tuple(inputs.events.event_types),
         features=contract.FeatureSpec(
             window_len=config.model.window_len,
-            dim=model.config.dim,
-            inputs=INPUTS,
-            outputs=(contract.QUERY_OUTPUT,),
+            dim=model.item_vectors().shape[1],
+            inputs=encoder_inputs(config.model),
+            outputs=encoder_outputs(model),
             uses_request_time=config.model.request_time == "known",
             knows_offsets=inputs.events.knows_offsets,
         ),

@@ -8,18 +8,24 @@ from typing import Any
 
 from training.baselines import fit_baselines
 from training.checkpoints import BEST_FILE, load_state
+from training.confidence import METHOD, MODEL, breakdown, intervals, significance
 from training.config import (
     Protocol,
-    RequestTime,
     RunConfig,
     TrainingError,
     config_from_dict,
 )
-from training.data import read_dataset
-from training.evaluate import Scorer, TorchScorer, evaluate, headline_rule
-from training.model import SequenceModel
+from training.data import read_dataset, read_items
+from training.evaluate import Ranking, SeenItems, headline_rule, rank_cases, results_by_rule
+from training.evaluate_tasks import measure_tasks, outcomes, task_predictions
+from training.items import item_facts
+from training.model.sequence_model import SequenceModel
+from training.model_config import RequestTime
+from training.scorers import Scorer, TorchScorer
 from training.splits import make_split
-from training.train import CONFIG_FILE, TrainInputs
+from training.statistics import activity_groups, hour_groups
+from training.task_baselines import fit_task_baselines
+from training.train import CONFIG_FILE, METRICS_FILE, TrainInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,8 @@ class LoadedRun:
 def read_inputs(dataset: Path, config: RunConfig) -> TrainInputs:
     """Read a dataset and split it as the settings say."""
     events, info = read_dataset(dataset)
-    return TrainInputs(events, info, make_split(events, config.split), dataset)
+    facts = item_facts(read_items(dataset), tuple(events.items))
+    return TrainInputs(events, info, make_split(events, config.split), dataset, facts)
 
 
 def load_run(run: Path) -> LoadedRun:
@@ -50,9 +57,22 @@ def load_run(run: Path) -> LoadedRun:
     best = load_state(run / BEST_FILE)
     if best.data_sha256 != inputs.info.data_sha256:
         raise TrainingError(f"{dataset}: has changed since {run} was trained on it")
-    model = SequenceModel(config.model, inputs.events.num_items)
+    model = SequenceModel(config.model, inputs.facts)
     model.load_state_dict(best.model)
     return LoadedRun(inputs, config, model.eval(), best.history[-1])
+
+
+def run_documents(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a finished run's config.json and metrics.json; raises TrainingError without them."""
+    try:
+        config, metrics = (
+            json.loads((run / name).read_bytes()) for name in (CONFIG_FILE, METRICS_FILE)
+        )
+    except (OSError, ValueError) as exc:
+        raise TrainingError(
+            f"{run}: no finished run, which a report needs; train it to its end: {exc}"
+        ) from exc
+    return config, metrics
 
 
 def evaluate_run(
@@ -76,36 +96,87 @@ def evaluate_run(
             f"events hold {protocol} targets; train with --set split.protocol={protocol}"
         )
     scorer = TorchScorer(loaded.model) if make_scorer is None else make_scorer(loaded)
-    return measure(loaded, split, request_time, scorer)
+    ranking = _rank(loaded, split, request_time, scorer)
+    figures = _figures(loaded, split, request_time, ranking)
+    details = _details(loaded, ranking, figures["seen_items"])
+    return figures | details | _task_figures(loaded, split, request_time)
 
 
 def measure(
     loaded: LoadedRun, split: str, request_time: RequestTime, scorer: Scorer
 ) -> dict[str, Any]:
-    """Return the report of one scorer and all baselines on one split."""
-    inputs, config = loaded.inputs, loaded.config
-    scorers: dict[str, Scorer] = {"model": scorer}
+    """Return the figures of one scorer and all baselines on one split, without intervals."""
+    ranking = _rank(loaded, split, request_time, scorer)
+    return _figures(loaded, split, request_time, ranking)
+
+
+def _rank(loaded: LoadedRun, split: str, request_time: RequestTime, scorer: Scorer) -> Ranking:
+    inputs = loaded.inputs
+    scorers: dict[str, Scorer] = {MODEL: scorer}
     scorers |= fit_baselines(inputs.events, inputs.split.train)
-    results = evaluate(
+    return rank_cases(
         scorers,
         inputs.events,
         inputs.split.targets(split),
-        train=inputs.split.train,
-        window_len=config.model.window_len,
+        window_len=loaded.config.model.window_len,
         request_time=request_time,
     )
+
+
+def _task_figures(loaded: LoadedRun, split: str, request_time: RequestTime) -> dict[str, Any]:
+    """Return `tasks`: click and watch metrics of model and baselines, for a model that has them."""
+    tasks = [task for task in loaded.config.model.tasks if task != "next-item"]
+    if not tasks:
+        return {}
+    events, rows = loaded.inputs.events, loaded.inputs.split.targets(split)
+    found = {MODEL: task_predictions(loaded.model, events, rows, request_time)}
+    found |= fit_task_baselines(events, loaded.inputs.split.train, rows)
+    truth = outcomes(events, rows)
+    measured = {
+        name: measure_tasks({task: predicted[task] for task in tasks}, truth)
+        for name, predicted in found.items()
+    }
+    return {"tasks": measured}
+
+
+def _figures(
+    loaded: LoadedRun, split: str, request_time: RequestTime, ranking: Ranking
+) -> dict[str, Any]:
+    inputs = loaded.inputs
     rule = headline_rule(inputs.info.repeat_share)
+    results = results_by_rule(ranking, inputs.events, inputs.split.train)
     return {
         "dataset": inputs.info.name,
         "protocol": inputs.split.protocol,
         "request_time": request_time,
         "split": split,
         "split_sha256": inputs.split.sha256,
-        "seed": config.loop.seed,
-        "num_cases": len(inputs.split.targets(split)),
+        "seed": loaded.config.loop.seed,
+        "num_cases": len(ranking.rows),
         "seen_items": rule,
         "results": results[rule],
         "results_by_seen_items": results,
+    }
+
+
+def _details(loaded: LoadedRun, ranking: Ranking, rule: SeenItems) -> dict[str, Any]:
+    """Return what the headline figures are worth, and what they are by activity and hour."""
+    events, rows, ranks = loaded.inputs.events, ranking.rows, ranking.ranks(rule)
+    users = events.users[rows]
+    past = rows - events.user_starts[users]
+    active = activity_groups(past)
+    by_activity = breakdown(active, ranks, users)
+    for name, chosen in active.items():
+        by_activity[name]["num_past_events"] = [int(past[chosen].min()), int(past[chosen].max())]
+    hours = hour_groups(events.window.timestamps_ms[rows], events.window.tz_offsets_min[rows])
+    timed = loaded.inputs.info.time_axis == "time"
+    return {
+        "method": dict(METHOD),
+        "intervals": intervals(ranks, users),
+        "significance": significance(ranks, users),
+        "by_activity": by_activity,
+        "by_hour": breakdown(hours, ranks, users) if timed else {},
+        "hour_zone": ("local" if events.knows_offsets else "utc") if timed else "unknown",
     }
 
 

@@ -16,6 +16,7 @@ from training.data import EventTable
 
 # Fewer events leave nothing to train on once test and validation are taken.
 MIN_EVENTS_LEAVE_ONE_OUT = 3
+MS_PER_HOUR = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ class Split:
 
 def make_split(events: EventTable, config: SplitConfig) -> Split:
     """Split events as configured; raises TrainingError when too little is left."""
-    split = (
-        leave_one_out(events)
-        if config.protocol == "leave-one-out"
-        else global_temporal(events, config.validation_from, config.test_from)
-    )
+    if config.protocol == "leave-one-out":
+        split = leave_one_out(events)
+    elif config.protocol == "temporal":
+        split = global_temporal(events, config.validation_from, config.test_from)
+    else:
+        split = trajectories(events, config.validation_from, config.test_from, config.session_hours)
     for name in ("validation", "test"):
         if len(split.targets(name)) == 0:
             raise TrainingError(
@@ -77,10 +79,8 @@ def global_temporal(events: EventTable, validation_from: float, test_from: float
     Every event in a period is a case, with all that its user did before it as the window; users
     without an earlier event have no window and are left out. Leaks: none across the instants.
     """
-    if not 0 < validation_from < test_from < 1:
-        raise TrainingError("temporal split: 0 < validation_from < test_from < 1 must hold")
+    first, second = _instants(events, validation_from, test_from)
     times = events.window.timestamps_ms
-    first, second = np.quantile(times, [validation_from, test_from], method="higher")
     train = times < first
     first_rows = events.user_starts[:-1]
     has_past = np.ones(len(events), bool)
@@ -90,17 +90,61 @@ def global_temporal(events: EventTable, validation_from: float, test_from: float
     return _split("temporal", events, train, validation, test)
 
 
+def trajectories(
+    events: EventTable, validation_from: float, test_from: float, session_hours: float
+) -> Split:
+    """Two instants cut all users as in the temporal split; a case is a session's last event.
+
+    A session holds a user's events up to `session_hours` after its first; it belongs to the period
+    in which it begins and must end there. Sessions of one event are no case, nor are those of users
+    without a training event or with a target that nobody has trained on, so that every target can
+    be found. The window is all that the user did before, sessions of before included.
+    Source: the protocol of GETNext (Yang et al., 2022), section 5.1, for next places.
+    """
+    first, second = _instants(events, validation_from, test_from)
+    times = events.window.timestamps_ms
+    train = times < first
+    starts, lasts = _sessions(events, int(session_hours * MS_PER_HOUR))
+    known_users = np.isin(events.users[lasts], events.users[train])
+    known_items = np.isin(events.window.items[lasts], events.window.items[train])
+    usable = (lasts > starts) & known_users & known_items
+    begins, ends = times[starts], times[lasts]
+    validation = lasts[usable & (begins >= first) & (ends < second)]
+    test = lasts[usable & (begins >= second)]
+    return _split("trajectory", events, train, validation, test)
+
+
+def _instants(events: EventTable, validation_from: float, test_from: float) -> tuple[int, int]:
+    if not 0 < validation_from < test_from < 1:
+        raise TrainingError("split: 0 < split.validation_from < split.test_from < 1 must hold")
+    times = events.window.timestamps_ms
+    first, second = np.quantile(times, [validation_from, test_from], method="higher")
+    return int(first), int(second)
+
+
+def _sessions(events: EventTable, longest_ms: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and the last row of every session, (sessions,) each."""
+    times, users = events.window.timestamps_ms.tolist(), events.users.tolist()
+    starts = [0]
+    for row in range(1, len(times)):
+        begun = starts[-1]
+        if users[row] != users[begun] or times[row] - times[begun] > longest_ms:
+            starts.append(row)
+    firsts = np.array(starts, np.int64)
+    return firsts, np.append(firsts[1:], len(times)) - 1
+
+
 def check_no_future(events: EventTable, split: Split) -> None:
     """Raise TrainingError if a target trains, or a user trains on what follows their target.
 
-    For the temporal protocol no training event of anybody may be as late as a target.
+    For the temporal protocols no training event of anybody may be as late as a target.
     """
     times = events.window.timestamps_ms
     for name in ("validation", "test"):
         rows = split.targets(name)
         if bool(split.train[rows].any()):
             raise TrainingError(f"leak: {int(split.train[rows].sum())} {name} targets train")
-        if split.protocol == "temporal" and times[split.train].max() >= times[rows].min():
+        if split.protocol != "leave-one-out" and times[split.train].max() >= times[rows].min():
             raise TrainingError(f"leak: training events are as late as {name} targets")
     if split.protocol == "leave-one-out":
         last_train = np.full(events.num_users, -1)

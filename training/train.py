@@ -1,10 +1,10 @@
-"""The training loop: one step, one epoch, early stopping on validation NDCG@10, resume."""
+"""The training loop: one step, one epoch, early stopping on a validation score, resume."""
 
 import json
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from training.checkpoints import BEST_FILE, LAST_FILE, TrainState, load_state, save_state
-from training.config import OptimConfig, RunConfig, TrainingError, config_to_dict
+from training.config import RunConfig, TrainingError, config_to_dict
 from training.data import DatasetInfo, EventTable
 from training.dataset import TrainingBatch, TrainingSet
-from training.evaluate import headline_rule, validation_ndcg
-from training.losses import full_cross_entropy
-from training.model import SequenceModel
+from training.distributed import LossModule, Ranks, join_ranks, own_rows, weighted, wrap
+from training.evaluate import headline_rule
+from training.items import ItemFacts
+from training.model.sequence_model import SequenceModel
+from training.objectives import make_objective
+from training.optimisers import freeze, learning_rate, make_optimizer
 from training.splits import Split
+from training.validation import SCORE, Validator
 
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.json"
 TENSORBOARD_DIR = "tensorboard"
 
 log = logging.getLogger(__name__)
+
+OnEpoch = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,132 +47,221 @@ class TrainInputs:
     info: DatasetInfo
     split: Split
     dataset_path: Path
+    facts: ItemFacts
 
 
-def train(inputs: TrainInputs, config: RunConfig, run: Path) -> TrainState:
-    """Train until the validation NDCG@10 stops rising; resume when `run` has a checkpoint.
+def train(
+    inputs: TrainInputs, config: RunConfig, run: Path, on_epoch: OnEpoch | None = None
+) -> TrainState:
+    """Train until the validation score stops rising; resume when `run` has a checkpoint.
 
-    Writes config.json, metrics.json, last.pt, best.pt and TensorBoard events into `run`. Raises
+    Writes config.json, metrics.json, last.pt, best.pt and TensorBoard events into `run`.
+    `on_epoch` gets each epoch's row after it is saved, and may raise to end the run. Raises
     TrainingError when `run` belongs to other settings or data, or the loss is not finite.
     """
-    _check_times(inputs.info, config)
+    check_times(inputs.info, config)
     torch.set_num_threads(config.loop.num_threads or torch.get_num_threads())
-    torch.manual_seed(config.loop.seed)
+    ranks = join_ranks()
     run.mkdir(parents=True, exist_ok=True)
-    model = SequenceModel(config.model, inputs.events.num_items)
-    trainer = _Trainer(inputs, config, run, model)
+    trainer = _Trainer(inputs, config, run, ranks)
     trainer.restore()
-    trainer.fit()
+    trainer.fit(on_epoch or (lambda row: None))
     return trainer.state
 
 
-def train_step(
-    model: SequenceModel, optimizer: Optimizer, batch: TrainingBatch, clip_norm: float
-) -> float:
-    """Take one optimiser step; return the mean loss per real position, in nats."""
-    query = model.encode(batch.batch, num_queries=batch.targets.shape[1])  # (batch, window, dim)
-    real = batch.targets > 0
-    loss = full_cross_entropy(query[real], model.item_vectors()[1:], batch.targets[real] - 1)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimizer.step()
-    return loss.item()
+def build_model(config: RunConfig, facts: ItemFacts) -> SequenceModel:
+    """Build a run's model with the weights that its seed gives, or those of `init_from`."""
+    torch.manual_seed(config.loop.seed)
+    model = SequenceModel(config.model, facts)
+    if config.pretrain.init_from:
+        _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE)
+    return model
 
 
-class _Trainer:
-    def __init__(
-        self, inputs: TrainInputs, config: RunConfig, run: Path, model: SequenceModel
-    ) -> None:
-        self._inputs, self._config, self._run, self._model = inputs, config, run, model
-        self._set = TrainingSet(
-            inputs.events, inputs.split.train, config.model.window_len, config.model.request_time
+def _load_weights(model: SequenceModel, path: Path) -> None:
+    """Take over every weight that has the same name and shape, of which there must be the body's.
+
+    Heads and query conditions that the other run did not have keep their start.
+    """
+    own, found = model.state_dict(), load_state(path).model
+    shared = {
+        name: weight
+        for name, weight in found.items()
+        if name in own and own[name].shape == weight.shape
+    }
+    missing = [name for name in own if name.startswith(("body.", "items.")) and name not in shared]
+    if missing:
+        raise TrainingError(
+            f"pretrain.init_from: {path} has no fitting {missing[0]}; both runs need the same "
+            "model family, sizes and items"
         )
+    model.load_state_dict(own | shared)
+    log.info("%d of %d weights from %s", len(shared), len(own), path)
+
+
+@dataclass(slots=True)
+class _Learner:
+    """What learns: the model, its optimiser, and the average of its weights if there is one."""
+
+    model: SequenceModel
+    optimizer: Optimizer
+    module: nn.Module
+    average: AveragedModel | None
+
+    @property
+    def validated(self) -> SequenceModel:
+        """Return the model that is validated, saved as best and exported."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]  # a copy of the model
+
+
+def train_step(
+    learner: _Learner, batch: TrainingBatch, config: RunConfig, ranks: Ranks | None = None
+) -> float:
+    """Take one optimiser step; return the mean loss per row, in nats."""
+    ranks = ranks or Ranks()
+    kind = torch.bfloat16 if config.loop.precision == "bfloat16" else torch.float32
+    device = next(learner.model.parameters()).device
+    with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
+        mean, num_rows = learner.module(own_rows(batch, ranks).to(device))
+    loss, value = weighted(mean, num_rows, ranks)
+    learner.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    if config.optim.clip_norm:
+        nn.utils.clip_grad_norm_(learner.model.parameters(), config.optim.clip_norm)
+    learner.optimizer.step()
+    if learner.average is not None:
+        learner.average.update_parameters(learner.model)
+    return value
+
+
+def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks | None = None) -> _Learner:
+    """Build the model of a run and everything that moves it."""
+    model = build_model(config, inputs.facts)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    objective = make_objective(config, inputs.events, inputs.split.train)
+    module = wrap(LossModule(model, objective), ranks or Ranks())
+    decay = config.optim.ema_decay
+    average = None
+    if decay:
+        averaging = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's own
+        average = AveragedModel(model, multi_avg_fn=averaging)
+    if config.loop.compile:
+        module.compile(dynamic=True)
+    return _Learner(model, make_optimizer(model, config.optim), module, average)
+
+
+@dataclass(slots=True)
+class _Trainer:
+    """One run from its first epoch or its last checkpoint to the end."""
+
+    inputs: TrainInputs
+    config: RunConfig
+    run: Path
+    ranks: Ranks
+    state: TrainState = field(init=False)
+    _set: TrainingSet = field(init=False)
+    _learner: _Learner = field(init=False)
+    _validator: Validator = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs, config = self.inputs, self.config
+        self._set = TrainingSet(
+            inputs.events, inputs.split.train, config.model.window_len, config.model.request_time,
+            training_users(inputs, config),
+        )  # fmt: skip
         if len(self._set) == 0:
             raise TrainingError("no user has two training events: nothing to learn from")
-        self._optimizer = make_optimizer(model, config.optim)
-        self._rng = np.random.default_rng(config.loop.seed)
-        self._rule = headline_rule(inputs.info.repeat_share)
-        self._validation = self._validation_rows()
-        self.state = self._snapshot(0, [], -1.0, 0)
+        self._learner = make_learner(inputs, config, self.ranks)
+        self._validator = Validator(inputs.events, inputs.split, inputs.info, config)
+        self.state = self._snapshot(0, [], -np.inf, 0)
 
     def restore(self) -> None:
-        path = self._run / LAST_FILE
+        path = self.run / LAST_FILE
         if not path.is_file():
-            document = config_to_dict(self._config) | {"dataset": str(self._inputs.dataset_path)}
-            _write_json(self._run / CONFIG_FILE, document)
+            if self.ranks.writes:
+                dataset = {"dataset": str(self.inputs.dataset_path)}
+                write_json(self.run / CONFIG_FILE, config_to_dict(self.config) | dataset)
             return
         state = load_state(path)
-        if state.config != config_to_dict(self._config):
+        if state.config != config_to_dict(self.config):
             raise TrainingError(
-                f"{self._run}: was trained with other settings; choose another --out"
+                f"{self.run}: was trained with other settings; choose another --out"
             )
-        if state.data_sha256 != self._inputs.info.data_sha256:
-            raise TrainingError(f"{self._run}: was trained on other data; choose another --out")
-        self._model.load_state_dict(state.model)
-        self._optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.torch_rng)
-        self._rng.bit_generator.state = state.numpy_rng
+        if state.data_sha256 != self.inputs.info.data_sha256:
+            raise TrainingError(f"{self.run}: was trained on other data; choose another --out")
+        self._learner.model.load_state_dict(state.learner or state.model)
+        if self._learner.average is not None:
+            self._learner.average.module.load_state_dict(state.model)
+            # The first update of an average copies; a resumed one goes on averaging.
+            self._learner.average.n_averaged.fill_(1)
+        self._learner.optimizer.load_state_dict(state.optimizer)
         self.state = state
         log.info("resuming after epoch %d", state.epoch)
 
-    def fit(self) -> None:
-        loop = self._config.loop
-        with SummaryWriter(str(self._run / TENSORBOARD_DIR)) as board, _progress() as progress:
-            total = self._set.num_batches(loop.batch_size)
-            task = progress.add_task("epoch", total=total)
+    def fit(self, on_epoch: OnEpoch) -> None:
+        with SummaryWriter(str(self.run / TENSORBOARD_DIR)) as board, _progress() as progress:
+            task = progress.add_task("epoch")
             while not self._done():
                 epoch = self.state.epoch + 1
-                progress.reset(task, description=f"epoch {epoch}", total=total)
                 started = time.monotonic()
+                batches = self._set.batches(self.config.loop, self._rng(epoch))
+                progress.reset(task, description=f"epoch {epoch}", total=len(batches))
                 losses = []
                 for loss in self._epoch(epoch):
                     losses.append(loss)
                     progress.advance(task)
+                trained = time.monotonic() - started
                 row = {"epoch": float(epoch), "loss": float(np.mean(losses))}
-                row |= self._validate() | {"seconds": time.monotonic() - started}
+                row |= self._validator.measure(self._learner.validated, row["loss"])
+                row |= {
+                    "tokens_per_s": self._set.num_targets / trained,
+                    "seconds": time.monotonic() - started,
+                }
                 self._record(row, board)
+                on_epoch(row)
         self._finish()
 
+    def _rng(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.loop.seed, epoch])
+
     def _epoch(self, epoch: int) -> Iterator[float]:
-        loop, optim = self._config.loop, self._config.optim
-        self._model.train()
-        step = (epoch - 1) * self._set.num_batches(loop.batch_size)
-        for batch in self._set.epoch(loop.batch_size, self._rng):
+        loop, optim = self.config.loop, self.config.optim
+        # Batches are the same for all processes, dropout is not.
+        drawn = np.random.SeedSequence([loop.seed, epoch, self.ranks.rank]).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
+        freeze(self._learner.model, self.config.pretrain, epoch)
+        self._learner.model.train()
+        per_epoch = len(self._set.batches(loop, self._rng(epoch)))
+        step = (epoch - 1) * per_epoch
+        for batch in self._set.epoch(loop, self._rng(epoch)):
             step += 1
-            for group in self._optimizer.param_groups:
-                group["lr"] = optim.learning_rate * min(1.0, step / max(1, optim.warmup_steps))
-            loss = train_step(self._model, self._optimizer, batch, optim.clip_norm)
+            rate = learning_rate(optim, step, loop.max_epochs * per_epoch)
+            for group in self._learner.optimizer.param_groups:
+                group["lr"] = rate
+            loss = train_step(self._learner, batch, self.config, self.ranks)
             if not np.isfinite(loss):
                 raise TrainingError(f"epoch {epoch}, step {step}: the loss is {loss}")
             yield loss
 
-    def _validate(self) -> dict[str, float]:
-        request_time = self._config.model.request_time
-        return validation_ndcg(
-            self._model, self._inputs.events, self._validation, request_time, self._rule
-        )
-
     def _record(self, row: dict[str, float], board: SummaryWriter) -> None:
-        epoch, ndcg = int(row["epoch"]), row["ndcg@10"]
+        epoch, score = int(row["epoch"]), row[SCORE]
         for name, value in row.items():
             board.add_scalar(name.replace("@", "_at_"), value, epoch)
-        best = ndcg > self.state.best_ndcg
-        history = [*self.state.history, row]
-        best_ndcg = ndcg if best else self.state.best_ndcg
+        best = score > self.state.best_score
         self.state = self._snapshot(
-            epoch, history, best_ndcg, epoch if best else self.state.best_epoch
+            epoch,
+            [*self.state.history, row],
+            score if best else self.state.best_score,
+            epoch if best else self.state.best_epoch,
         )
-        if best:
-            save_state(self._run / BEST_FILE, self.state)
-        save_state(self._run / LAST_FILE, self.state)
-        log.info(
-            "epoch %d  loss %.4f  validation hr@10 %.4f  ndcg@10 %.4f%s  %.1f s",
-            epoch, row["loss"], row["hr@10"], ndcg, " *" if best else "", row["seconds"],
-        )  # fmt: skip
+        if self.ranks.writes:
+            if best:
+                save_state(self.run / BEST_FILE, self.state)
+            save_state(self.run / LAST_FILE, self.state)
+        log.info("%s", describe_row(row, best=best))
 
     def _done(self) -> bool:
-        loop, state = self._config.loop, self.state
+        loop, state = self.config.loop, self.state
         spent = sum(row["seconds"] for row in state.history)
         out_of_time = loop.max_minutes > 0 and spent > loop.max_minutes * 60
         stale = state.epoch - state.best_epoch >= loop.patience
@@ -172,62 +269,65 @@ class _Trainer:
 
     def _finish(self) -> None:
         self.state.finished = True
-        save_state(self._run / LAST_FILE, self.state)
-        best = load_state(self._run / BEST_FILE)
-        self._model.load_state_dict(best.model)
+        if not self.ranks.writes:
+            return
+        save_state(self.run / LAST_FILE, self.state)
         document = {
-            "seed": self._config.loop.seed,
-            "data_sha256": self._inputs.info.data_sha256,
-            "split_sha256": self._inputs.split.sha256,
-            "protocol": self._inputs.split.protocol,
-            "request_time": self._config.model.request_time,
-            "seen_items": self._rule,
-            "parameters": sum(p.numel() for p in self._model.parameters()),
+            "seed": self.config.loop.seed,
+            "data_sha256": self.inputs.info.data_sha256,
+            "split_sha256": self.inputs.split.sha256,
+            "protocol": self.inputs.split.protocol,
+            "request_time": self.config.model.request_time,
+            "seen_items": headline_rule(self.inputs.info.repeat_share),
+            "parameters": sum(p.numel() for p in self._learner.model.parameters()),
             "best_epoch": self.state.best_epoch,
-            "best_validation": best.history[-1],
+            "best_validation": self.state.history[self.state.best_epoch - 1],
             "history": self.state.history,
         }
-        _write_json(self._run / METRICS_FILE, document)
+        write_json(self.run / METRICS_FILE, document)
 
     def _snapshot(
-        self, epoch: int, history: list[dict[str, float]], best_ndcg: float, best_epoch: int
+        self, epoch: int, history: list[dict[str, float]], best_score: float, best_epoch: int
     ) -> TrainState:
+        learner = self._learner
         return TrainState(
-            config=config_to_dict(self._config),
-            data_sha256=self._inputs.info.data_sha256,
+            config=config_to_dict(self.config),
+            data_sha256=self.inputs.info.data_sha256,
             epoch=epoch,
-            model=self._model.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            torch_rng=torch.get_rng_state(),
-            numpy_rng=dict(self._rng.bit_generator.state),
+            model=learner.validated.state_dict(),
+            learner=None if learner.average is None else learner.model.state_dict(),
+            optimizer=learner.optimizer.state_dict(),
             history=history,
-            best_ndcg=best_ndcg,
+            best_score=best_score,
             best_epoch=best_epoch,
         )
 
-    def _validation_rows(self) -> NDArray[np.int64]:
-        rows, limit = self._inputs.split.validation, self._config.loop.max_validation_users
-        if len(rows) <= limit:
-            return rows
-        chosen = np.random.default_rng(0).choice(len(rows), limit, replace=False)
-        return rows[np.sort(chosen)]
+
+def training_users(inputs: TrainInputs, config: RunConfig) -> NDArray[np.int64] | None:
+    """Return the users whose events train, None for all; drawn with the seed, whole users."""
+    share, num_users = config.split.train_share, inputs.events.num_users
+    if share >= 1:
+        return None
+    rng = np.random.default_rng(config.loop.seed)
+    return rng.choice(num_users, max(1, round(share * num_users)), replace=False)
 
 
-def make_optimizer(model: SequenceModel, config: OptimConfig) -> Optimizer:
-    """Build the configured optimiser, fused."""
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def describe_row(row: dict[str, float], *, best: bool) -> str:
+    """Return an epoch's row as one line of the log."""
+    shown = {
+        name: row[name] for name in ("loss", "hr@10", "ndcg@10", "auc", "log_loss") if name in row
+    }
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    mark = " *" if best else ""
+    speed = f"{row['tokens_per_s'] / 1000:.1f} k tokens/s"
+    return f"epoch {int(row['epoch'])}  {figures}{mark}  {row['seconds']:.1f} s  {speed}"
 
 
-def _check_times(info: DatasetInfo, config: RunConfig) -> None:
+def check_times(info: DatasetInfo, config: RunConfig) -> None:
+    """Raise TrainingError when a model reads times that the data does not know."""
     model = config.model
-    if info.time_axis == "order" and (model.request_time == "known" or model.time_gaps):
+    reads = model.request_time == "known" or getattr(model, "time_gaps", False)
+    if info.time_axis == "order" and reads:
         raise TrainingError(
             f"{info.name}: only the order of events is known, not their times; train with "
             "--preset base, or --set model.request_time=unknown --set model.time_gaps=false"
@@ -241,7 +341,8 @@ def _progress() -> Progress:
     )  # fmt: skip
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a document aside and rename it."""
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     aside.replace(path)

@@ -124,29 +124,50 @@ def encode_windows(
 
     See `encode_window` for the padding and the errors.
     """
+    for window in windows:
+        _check_columns(window)
+    joined = windows[0] if windows else Window.empty()
+    if len(windows) > 1:
+        parts = {name: [getattr(window, name) for window in windows] for name in WINDOW_INPUTS}
+        joined = Window(**{name: np.concatenate(columns) for name, columns in parts.items()})
+    lasts = np.cumsum([len(window) for window in windows])
+    firsts = np.concatenate([[0], lasts[:-1]])
+    return encode_spans(joined, firsts, lasts, window_len) | encode_requests(requests)
+
+
+def encode_spans(events: Window, firsts: Int64s, lasts: Int64s, window_len: int) -> Arrays:
+    """Encode windows that are spans [first, last) of one long table of events.
+
+    Returns the arrays of WINDOW_INPUTS, (spans, window_len); of longer spans the last `window_len`
+    events are kept. Raises ContractError if the events of a span are out of time order.
+    """
+    places = lasts[:, None] + np.arange(-window_len, 0)  # (spans, window_len)
+    real = places >= firsts[:, None]
+    places = np.where(real, places, 0)
     arrays: Arrays = {}
     for name, dtype in WINDOW_INPUTS.items():
-        padding = np.nan if dtype == "float32" else 0
-        arrays[name] = np.full((len(windows), window_len), padding, dtype)
-    for row, window in enumerate(windows):
-        _check_window(window)
-        kept = min(len(window), window_len)
-        if kept:
-            for name in WINDOW_INPUTS:
-                arrays[name][row, window_len - kept :] = getattr(window, name)[-kept:]
+        padding = np.array(np.nan if dtype == "float32" else 0, dtype)
+        column = getattr(events, name)
+        filled = np.where(real, column[places], padding) if len(column) else padding
+        arrays[name] = np.broadcast_to(filled, real.shape).astype(dtype)
+    times = arrays["timestamps_ms"]
+    if bool(np.any((times[:, 1:] < times[:, :-1]) & real[:, :-1])):
+        raise ContractError("window: events are out of time order")
+    return arrays
+
+
+def encode_requests(requests: Sequence[RequestPoint]) -> Arrays:
+    """Return the arrays of REQUEST_INPUTS, (requests,)."""
     points = {
         "request_time_ms": [r.time_ms for r in requests],
         "request_tz_offset_min": [r.tz_offset_min for r in requests],
         "request_lat": [r.lat for r in requests],
         "request_lon": [r.lon for r in requests],
     }
-    return arrays | {k: np.array(v, REQUEST_INPUTS[k]) for k, v in points.items()}
+    return {name: np.array(column, REQUEST_INPUTS[name]) for name, column in points.items()}
 
 
-def _check_window(window: Window) -> None:
+def _check_columns(window: Window) -> None:
     for name in WINDOW_INPUTS:
         if len(getattr(window, name)) != len(window):
             raise ContractError(f"window: {name} has another length than items")
-    times = window.timestamps_ms
-    if len(times) > 1 and bool(np.any(times[1:] < times[:-1])):
-        raise ContractError("window: events are out of time order")

@@ -12,9 +12,9 @@ import numpy as np
 
 from service.contract.features import Int64s, RequestPoint, Window, encode_windows
 from tests.training import builders
-from training.evaluate import TorchScorer
 from training.export import export_bundle
 from training.runs import LoadedRun, load_run, read_inputs
+from training.scorers import TorchScorer
 from training.train import train
 
 FOLDER = Path(__file__).parent

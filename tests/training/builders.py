@@ -2,15 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from training.cleaning import CleanOptions
 from training.config import RunConfig, load_run_config
-from training.data import EVENT_SCHEMA, DatasetInfo, EventTable, event_table
-from training.importers import ColumnOptions, import_events, write_dataset
+from training.data import (
+    EVENT_SCHEMA,
+    EVENTS_FILE,
+    DatasetInfo,
+    EventTable,
+    event_table,
+    read_items,
+)
+from training.importers.events import ColumnOptions, import_events
+from training.importers.raw_log import RawLog
+from training.importers.writing import write_dataset
 
+Row = dict[str, Any]
 DAY_MS = 86_400_000
 START_MS = 1_600_000_000_000
 
@@ -66,3 +78,10 @@ def cyclic_dataset(folder: Path) -> tuple[Path, DatasetInfo]:
     source = cyclic_csv(folder / "log.csv")
     out = folder / "dataset"
     return out, write_dataset(import_events(source, ColumnOptions()), CleanOptions(), out, source)
+
+
+def written(log: RawLog, out: Path) -> tuple[DatasetInfo, list[Row], dict[str, Row]]:
+    """Write a log as a dataset; returns its description, its events, and its items by id."""
+    info = write_dataset(log, CleanOptions(), out, out.parent)
+    items = {row["item_id"]: row for row in read_items(out).to_pylist()}
+    return info, pq.read_table(out / EVENTS_FILE).to_pylist(), items

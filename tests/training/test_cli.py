@@ -45,9 +45,10 @@ def test_four_commands_lead_from_a_csv_to_a_bundle(tmp_path: Path) -> None:
     assert "dropped: none" in outputs[0]
     report = json.loads((tmp_path / "test.json").read_text())
     assert {"protocol", "request_time", "split", "split_sha256", "seed", "results"} <= set(report)
-    assert {"model", "popularity", "recent_popularity", "last_item_cooccurrence", "markov"} == set(
-        report["results"]
-    )
+    assert set(report["results"]) == {
+        "model", "popularity", "recent_popularity", "last_item_cooccurrence", "markov",
+        "own_frequency", "own_transitions", "own_transitions_at_hour",
+    }  # fmt: skip
     assert "torch and ONNX Runtime differ by at most" in outputs[3]
     version = (tmp_path / "bundles" / "CURRENT").read_text().strip()
     assert (tmp_path / "bundles" / version / "manifest.json").is_file()
@@ -63,6 +64,10 @@ def test_four_commands_lead_from_a_csv_to_a_bundle(tmp_path: Path) -> None:
         (["train", "--data", "x", "--out", "y", "--set", "model.dim=big"], "error: model.dim"),
         (["train", "--data", "x", "--out", "y", "--set", "model.depth=2"], "error: model.depth"),
         (["evaluate", "--run", "nowhere"], "error: nowhere: no run"),
+        (
+            ["search", "--data", "x", "--out", "y", "--space", "z.toml"],
+            "error: z.toml: the space cannot be read",
+        ),
         (["export", "--run", "nowhere", "--out", "x"], "error: nowhere: no run"),
     ],
 )

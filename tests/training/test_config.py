@@ -12,6 +12,7 @@ from training.config import (
     load_run_config,
     preset_names,
 )
+from training.model_config import RecurrentConfig
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -38,7 +39,7 @@ def test_a_config_survives_its_dictionary() -> None:
     ("override", "message"),
     [
         ("dim=3", "section.key=value"),
-        ("model.dims=3", r"model\.dims is not a setting; there are dim"),
+        ("model.dims=3", r"model\.dims is not a setting; there are block"),
         ("model.dim=3.5", r"model\.dim = 3\.5 must be a int"),
         ("model.request_time=maybe", "must be one of known, unknown"),
         ("model=3", "section.key=value"),
@@ -48,9 +49,22 @@ def test_a_config_survives_its_dictionary() -> None:
         ("model.dropout=1.0", "must be in "),
         ("model.temperature=0.0", "must be above 0"),
         ("optim.learning_rate=nan", "must be at least 0"),
+        ("model.family=mamba", r"model\.family = 'mamba' must be one of ligr, sasrec"),
+        ("model.tasks=click", r"model\.tasks = 'click' must be a list"),
+        ('model.tasks=["buy"]', r"model\.tasks = 'buy' must be one of next-item, click, watch"),
+        ('model.tasks=["click", "click"]', "must name each task once"),
+        ("split.train_share=0", r"split\.train_share = 0\.0 must be above 0"),
+        ("pretrain.mask_share=1.5", r"pretrain\.mask_share = 1\.5 must be in \[0, 1\)"),
     ],
 )
 def test_what_is_no_setting_is_refused(override: str, message: str) -> None:
     """A misspelt setting must not train the default silently."""
     with pytest.raises(TrainingError, match=message):
         load_run_config("base", None, [override])
+
+
+def test_another_family_drops_the_settings_that_it_does_not_have() -> None:
+    """`--set model.family=gru` over a preset of another family keeps what both have."""
+    config = load_run_config("base", None, ["model.family=gru", "model.hidden_dim=32"])
+    assert type(config.model) is RecurrentConfig
+    assert (config.model.dropout, config.model.hidden_dim) == (0.25, 32)

@@ -3,8 +3,11 @@
 import numpy as np
 
 from tests.training import builders
+from training.config import LoopConfig
 from training.dataset import TrainingSet, bucketed_batches, case_batches, training_spans
 from training.splits import leave_one_out
+
+LOOP = LoopConfig(batch_size=8)
 
 
 def test_every_training_event_but_the_first_is_a_target_once() -> None:
@@ -20,28 +23,58 @@ def test_targets_are_the_next_items_and_their_times_ask() -> None:
     """Position i reads event i and is asked at the time of event i + 1."""
     events = builders.events(["abcde"])
     training = TrainingSet(events, leave_one_out(events).train, 4, "known")
-    (batch,) = training.epoch(8, np.random.default_rng(0))
+    (batch,) = training.epoch(LOOP, np.random.default_rng(0))
+    assert training.num_targets == 2
     assert batch.batch.items.tolist() == [[1, 2]]
     assert batch.targets.tolist() == [[2, 3]]
     times = events.window.timestamps_ms
     assert batch.batch.query_times_ms.tolist() == [times[1:3].tolist()]
 
 
+def test_shorter_sequences_are_padded_on_the_left() -> None:
+    """Inputs, targets and target times of one event stay in one column."""
+    events = builders.events(["abcdef", "fedc"])
+    training = TrainingSet(events, leave_one_out(events).train, 4, "known")
+    (batch,) = training.epoch(LOOP, np.random.default_rng(0))
+    rows = sorted(zip(batch.batch.items.tolist(), batch.targets.tolist(), strict=True))
+    assert rows == [([0, 0, 6], [0, 0, 5]), ([1, 2, 3], [2, 3, 4])]
+    assert ((batch.targets > 0) == (batch.batch.query_times_ms > 0)).all()
+
+
 def test_unknown_request_times_are_zero() -> None:
     """The switch reaches the batch: no target's time is in it."""
     events = builders.events(["abcde"])
     training = TrainingSet(events, leave_one_out(events).train, 4, "unknown")
-    (batch,) = training.epoch(8, np.random.default_rng(0))
+    (batch,) = training.epoch(LOOP, np.random.default_rng(0))
     assert batch.batch.query_times_ms.abs().sum().item() == 0
+
+
+def test_a_set_can_be_limited_to_some_users() -> None:
+    """`split.train_share` keeps whole users."""
+    events = builders.events(["abcde", "bcdea", "cdeab"])
+    train = leave_one_out(events).train
+    training = TrainingSet(events, train, 4, "unknown", users=np.array([1]))
+    (batch,) = training.epoch(LOOP, np.random.default_rng(0))
+    assert batch.batch.items.tolist() == [[2, 3]]
 
 
 def test_batches_cover_every_row_once_and_keep_lengths_together() -> None:
     """Bucketing must not lose, repeat or blow up."""
     lengths = np.random.default_rng(1).integers(1, 200, 1000)
-    batches = list(bucketed_batches(lengths, 16, np.random.default_rng(2)))
+    batches = bucketed_batches(lengths, 16, np.random.default_rng(2))
     assert sorted(np.concatenate(batches)) == list(range(1000))
     padded = sum(int(lengths[rows].max()) * len(rows) for rows in batches)
     assert padded < 1.15 * lengths.sum()
+
+
+def test_a_token_budget_bounds_every_batch() -> None:
+    """Rows x longest stays within the budget, a longer sequence goes alone, none is lost."""
+    lengths = np.append(np.random.default_rng(1).integers(1, 200, 1000), 5000)
+    batches = bucketed_batches(lengths, 1, np.random.default_rng(2), batch_tokens=2000)
+    assert sorted(np.concatenate(batches)) == list(range(1001))
+    sizes = {int(lengths[rows].max()) * len(rows) for rows in batches}
+    assert {size for size in sizes if size > 2000} == {5000}
+    assert len(batches) < 1.4 * lengths.sum() / 2000
 
 
 def test_one_seed_gives_one_order() -> None:

@@ -6,7 +6,7 @@ from service.contract.features import Arrays, Float32s
 from tests.training import builders
 from training.baselines import LastItemCooccurrence, Markov, Popularity, RecentPopularity
 from training.dataset import case_batches
-from training.evaluate import evaluate
+from training.evaluate import evaluate, rank_cases, results_by_rule
 from training.splits import leave_one_out
 
 
@@ -49,6 +49,35 @@ def test_a_repeated_target_is_a_miss_when_seen_items_are_removed() -> None:
     )
     assert results["kept"]["popularity"]["hr@1"] == 1.0
     assert results["removed"]["popularity"]["hr@1"] == 0.0
+
+
+def test_cases_come_back_with_their_rows() -> None:
+    """Cases are ranked by window length; each rank still belongs to the row beside it."""
+    events = builders.events(["abcd", "dcab", "abdc"])
+    split = leave_one_out(events)
+    ranking = rank_cases(
+        {"fixed": LowIndexFirst()}, events, split.test, window_len=4, request_time="known"
+    )
+    assert sorted(ranking.rows.tolist()) == split.test.tolist()
+    targets = events.window.items[ranking.rows]  # item index n ranks n-th while nothing is removed
+    assert ranking.ranks("kept")["fixed"].tolist() == targets.tolist()
+
+
+def test_recall_and_popularity_stand_beside_the_other_metrics() -> None:
+    """Training events are a, b, c and b, x; a list of all five items averages 5 / 5 of them.
+
+    The targets are d and c, with (0 + 1) / 2 events, floored at 1.
+    """
+    events = builders.events(["abcad", "bxxc"])
+    split = leave_one_out(events)
+    ranking = rank_cases(
+        {"popularity": Popularity(events, split.train)}, events, split.test,
+        window_len=4, request_time="known",
+    )  # fmt: skip
+    results = results_by_rule(ranking, events, split.train)["kept"]["popularity"]
+    assert results["recall@5"] == results["hr@5"]
+    assert results["arp@10"] == 5 / 5
+    assert results["popularity_bias@10"] == (5 / 5) / 1
 
 
 def _scores(kind: type[Popularity | RecentPopularity | Markov], words: list[str]) -> Float32s:

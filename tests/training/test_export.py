@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
 from service.contract.errors import BundleMismatch
 from service.contract.features import RequestPoint, Window, encode_windows
 from tests.training import builders
 from training.dataset import past_window
-from training.evaluate import OnnxScorer, TorchScorer
 from training.export import encoder_bytes, export_bundle, item_matrix
+from training.items import ItemFacts
+from training.model.sequence_model import SequenceModel
 from training.runs import LoadedRun, load_run, read_inputs
+from training.scorers import OnnxScorer, TorchScorer
 from training.train import train
 
 
@@ -120,3 +124,78 @@ def test_a_manifest_of_a_newer_schema_is_refused(copied: Path) -> None:
     (copied / contract.MANIFEST_FILE).write_text(newer.model_dump_json(warnings=False))
     with pytest.raises(BundleMismatch, match=r"schema version 1\.99, this build reads"):
         contract.read_manifest(copied)
+
+
+EVERYTHING = (
+    "model.event_types=true", "model.durations=true", "model.values=true", "model.categories=true",
+    "model.places=true", "model.distances=true", "model.copy=true", "model.copy_heads=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(EVERYTHING, id="ligr with every input"),
+        pytest.param(("model.block=hstu",), id="hstu"),
+        pytest.param(("model.family=sasrec",), id="sasrec"),
+        pytest.param(("model.family=bert4rec",), id="bert4rec"),
+        pytest.param(("model.family=gru", "model.depth=2"), id="gru"),
+        pytest.param(("model.family=lstm", 'model.tasks=["click"]'), id="lstm, click"),
+        pytest.param(("model.family=rnn",), id="rnn"),
+    ],
+)
+def test_every_family_exports_and_agrees(overrides: tuple[str, ...]) -> None:
+    """Batch and window length are free, whatever the body; tables are moved off their start."""
+    config = builders.tiny_config(*overrides).model
+    torch.manual_seed(5)
+    model = SequenceModel(config, ItemFacts.unknown(12)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        model.items.identity.weight[0].zero_()
+    scorer = OnnxScorer(encoder_bytes(model), item_matrix(model))
+    for length in (3, 6):
+        arrays = encode_windows([Window.empty(), window(2), window(9)], POINTS, length)
+        difference = np.abs(TorchScorer(model).score(arrays) - scorer.score(arrays)).max()
+        assert difference < contract.GOLDEN_TOLERANCE
+
+
+POINTS = [RequestPoint(builders.START_MS + 10**9, 330), RequestPoint(), RequestPoint(10**12)]
+
+
+def window(count: int) -> Window:
+    """A window of `count` events with every column known, one item coming back."""
+    steps = np.arange(count)
+    return Window(
+        items=steps % 5 + 1,
+        event_types=steps % 3 + 1,
+        timestamps_ms=builders.START_MS + steps * 3_600_000,
+        tz_offsets_min=np.full(count, 60),
+        values=(steps % 5 + 1).astype(np.float32),
+        durations_s=(steps * 10.0).astype(np.float32),
+        lats=(40 + steps / 100).astype(np.float32),
+        lons=np.full(count, -74, np.float32),
+    )
+
+
+def test_a_bundle_of_a_copying_model_is_served_with_its_bonus(tmp_path: Path) -> None:
+    """Train, export, load as the service does: the service's scores are torch's, bonus included."""
+    dataset, _ = builders.cyclic_dataset(tmp_path)
+    config = builders.tiny_config("model.copy=true", "model.copy_heads=2", "loop.max_epochs=2")
+    train(read_inputs(dataset, config), config, tmp_path / "run")
+    bundle, manifest = export_bundle(tmp_path / "run", tmp_path / "bundles")
+    assert manifest.features.outputs == (contract.QUERY_OUTPUT, contract.COPY_OUTPUT)
+    loaded = load_run(tmp_path / "run")
+    served = load_bundle(bundle)
+    arrays = encode_windows([window(4)], [RequestPoint(builders.START_MS + 10**9)], 6)
+    expected = TorchScorer(loaded.model).score(arrays)
+    found = served.ranker.score_batch(arrays)
+    np.testing.assert_allclose(found[0, 1:], expected[0, 1:], atol=contract.GOLDEN_TOLERANCE)
+    head = loaded.model.copy_head
+    assert head is not None
+    with torch.no_grad():
+        head.seen.add_(5.0)
+    lifted = TorchScorer(loaded.model).score(arrays) - expected
+    assert lifted[0, 1:5] == pytest.approx(5.0, abs=1e-3)
+    assert lifted[0, 5:] == pytest.approx(0.0, abs=1e-3)

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 
 from training.metrics import (
+    arp_at_k,
+    case_values,
     coverage_at_k,
     hit_rate_at_k,
     mrr_at_k,
     ndcg_at_k,
     novelty_at_k,
+    popularity_bias_at_k,
+    recall_at_k,
+    summarise,
     target_ranks,
 )
 
@@ -51,3 +56,33 @@ def test_coverage_counts_distinct_items() -> None:
 def test_novelty_is_the_mean_self_information() -> None:
     """Half of the users know item 1, an eighth item 2: (1 + 3) / 2 bits."""
     assert novelty_at_k(np.array([[1, 2]]), np.array([1.0, 1 / 2, 1 / 8])) == (1 + 3) / 2
+
+
+def test_recall_is_the_hit_rate_when_a_case_has_one_target() -> None:
+    """One of two targets is found: found ÷ all is 1 / 2, and so is the share of hits."""
+    ranks = np.array([3, 12])
+    assert recall_at_k(ranks, 10) == hit_rate_at_k(ranks, 10) == 1 / 2
+
+
+def test_arp_is_the_mean_count_of_what_is_recommended() -> None:
+    """Items 1 and 2 have 8 and 2 training events: (8 + 2 + 8 + 8) / 4."""
+    counts = np.array([0, 8, 2])
+    assert arp_at_k(np.array([[1, 2], [1, 1]]), counts) == (8 + 2 + 8 + 8) / 4
+
+
+def test_popularity_bias_is_relative_to_the_targets() -> None:
+    """Lists average (8 + 2) / 2 = 5 events, the target 2: they are 2.5 times as popular."""
+    counts = np.array([0, 8, 2])
+    assert popularity_bias_at_k(np.array([[1, 2]]), np.array([2]), counts) == 5 / 2
+
+
+def test_unseen_targets_leave_the_popularity_bias_finite() -> None:
+    """The target has no training event; the divisor is floored at one."""
+    assert popularity_bias_at_k(np.array([[1]]), np.array([2]), np.array([0, 8, 0])) == 8 / 1
+
+
+def test_the_means_of_the_case_values_are_the_metrics() -> None:
+    """Intervals are of the very figures that the table shows."""
+    ranks = np.array([1, 2, 10, 11, 500])
+    means = {name: float(values.mean()) for name, values in case_values(ranks).items()}
+    assert means == {name: summarise(ranks)[name] for name in ("hr@1", "hr@10", "ndcg@10", "mrr")}

@@ -1,76 +1,152 @@
-"""The network: causal, blind to padding, exact in time."""
+"""The networks, every family: causal, blind to padding, exact in time, one inner product."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from training.config import ModelConfig
-from training.dataset import serving_batch
-from training.model import NUM_GAP_BUCKETS, Batch, SequenceModel, gap_bucket
+from training.items import ItemFacts
+from training.model.batch import Batch, serving_batch
+from training.model.sequence_model import SequenceModel
+from training.model.time import NUM_GAP_BUCKETS, gap_bucket
+from training.model_config import (
+    Bert4RecConfig,
+    ModelConfig,
+    RecurrentConfig,
+    SasrecConfig,
+    TransformerConfig,
+)
 
-CONFIG = ModelConfig(dim=8, hidden_dim=8, num_heads=2, num_blocks=2, window_len=8, dropout=0.0)
+CONFIG = TransformerConfig(
+    dim=8, hidden_dim=8, num_heads=2, num_blocks=2, window_len=8, dropout=0.0, emb_dropout=0.0
+)
+FAMILIES: dict[str, ModelConfig] = {
+    "ligr": CONFIG,
+    "ligr, blind": replace(CONFIG, request_time="unknown", time_gaps=False),
+    "hstu": replace(CONFIG, block="hstu"),
+    "all inputs": replace(
+        CONFIG, event_types=True, durations=True, values=True, copy=True, copy_heads=2,
+        places=True, distances=True, categories=True,
+    ),
+    "sasrec": SasrecConfig(dim=8, window_len=8, dropout=0.0),
+    "bert4rec": Bert4RecConfig(dim=8, window_len=8, dropout=0.0),
+    "gru": RecurrentConfig(dim=8, hidden_dim=6, window_len=8, dropout=0.0),
+    "lstm, click": RecurrentConfig(
+        family="lstm", dim=8, hidden_dim=6, depth=2, window_len=8, dropout=0.0, tasks=("click",)
+    ),
+    "rnn": RecurrentConfig(family="rnn", dim=8, hidden_dim=6, window_len=8, dropout=0.0),
+}  # fmt: skip
+CAUSAL = [name for name in FAMILIES if name != "bert4rec"]
 HOUR_MS = 3_600_000
+NUM_ITEMS = 9
+
+
+def facts() -> ItemFacts:
+    """Nine items on a line through a city, in three cells and two categories."""
+    steps = np.arange(NUM_ITEMS + 1, dtype=np.float32)
+    return ItemFacts(
+        num_items=NUM_ITEMS,
+        lats=np.where(steps > 0, 40.7 + steps / 100, np.nan).astype(np.float32),
+        lons=np.where(steps > 0, -74.0, np.nan).astype(np.float32),
+        cells=np.array([0, 1, 1, 1, 2, 2, 2, 3, 3, 3]),
+        num_cells=3,
+        categories=np.array([1, 2, 1, 2, 1, 2, 1, 2, 1]),
+        category_starts=np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        num_categories=2,
+    )
 
 
 def model(config: ModelConfig = CONFIG) -> SequenceModel:
-    """A model with random weights, its time tables away from their neutral start."""
+    """A model with random weights, every table away from its neutral start."""
     torch.manual_seed(0)
-    built = SequenceModel(config, num_items=9).eval()
-    if built.gap_bias is not None:
-        torch.nn.init.normal_(built.gap_bias.table.weight)
+    built = SequenceModel(config, facts()).eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.ndim:
+                parameter.normal_(std=0.4)
+        built.items.identity.weight[0].zero_()
+        if built.items.cells is not None:
+            built.items.cells.weight[0].zero_()
     return built
 
 
 def batch(items: list[int], request_ms: int = 50 * HOUR_MS, offset_min: int = 0) -> Batch:
-    """One window of items an hour apart."""
-    times = [place * HOUR_MS if item else 0 for place, item in enumerate(items, start=1)]
+    """One window of items an hour apart, left-padded ones included."""
+    first = next((place for place, item in enumerate(items) if item), 0)
+    times = [(place - first + 1) * HOUR_MS if item else 0 for place, item in enumerate(items)]
+    floats = [float(item) if item else float("nan") for item in items]
     return serving_batch(
-        torch.tensor([items]),
-        torch.tensor([times]),
-        torch.tensor([request_ms]),
-        torch.tensor([offset_min]),
+        {
+            "items": torch.tensor([items]),
+            "event_types": torch.tensor([[1 if item else 0 for item in items]]),
+            "timestamps_ms": torch.tensor([times]),
+            "values": torch.tensor([floats]),
+            "durations_s": torch.tensor([floats]),
+            "request_time_ms": torch.tensor([request_ms]),
+            "request_tz_offset_min": torch.tensor([offset_min]),
+        }
     )
 
 
 @torch.inference_mode()
-def encode(built: SequenceModel, window: Batch, num_queries: int = 1) -> torch.Tensor:
+def encode(built: SequenceModel, window: Batch, num_queries: int = 1) -> Tensor:
     """Encode without gradients."""
     return built.encode(window, num_queries)
 
 
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, request_time="unknown")])
-def test_a_later_event_changes_no_earlier_query(config: ModelConfig) -> None:
+@torch.inference_mode()
+def copy_bonus(built: SequenceModel, window: Batch) -> Tensor:
+    """Return what each item's own past adds to the last query's score, (num_items + 1,)."""
+    copy = built(window, 1).copy
+    assert copy is not None
+    return torch.zeros(NUM_ITEMS + 1).scatter_add(0, window.items[0], copy[0, 0])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_later_event_changes_no_earlier_query(name: str) -> None:
     """Causality: position 2 must not know what position 3 holds, or training sees its answer."""
-    built = model(config)
+    built = model(FAMILIES[name])
     before = encode(built, batch([1, 2, 3, 4]), 4)[:, :2]
     after = encode(built, batch([1, 2, 9, 8]), 4)[:, :2]
     torch.testing.assert_close(before, after)
 
 
-def test_padding_changes_no_score() -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_padding_changes_no_score(name: str) -> None:
     """Batches pad to their longest window; the service pads to window_len."""
-    built = model()
-    padded = batch([0, 0, 0, 1, 2, 3])
-    shifted = replace(
-        padded, timestamps_ms=torch.tensor([[0, 0, 0, HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS]])
-    )
-    shifted = serving_batch(
-        shifted.items, shifted.timestamps_ms, torch.tensor([50 * HOUR_MS]), torch.tensor([0])
-    )
-    torch.testing.assert_close(encode(built, shifted), encode(built, batch([1, 2, 3])))
+    built = model(FAMILIES[name])
+    padded, bare = batch([0, 0, 0, 1, 2, 3]), batch([1, 2, 3])
+    torch.testing.assert_close(encode(built, padded), encode(built, bare), rtol=1e-4, atol=1e-5)
 
 
-def test_the_last_position_alone_equals_the_last_of_all() -> None:
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_last_position_alone_equals_the_last_of_all(name: str) -> None:
     """Serving computes one query; training all of them."""
-    built = model()
+    built = model(FAMILIES[name])
     window = batch([1, 2, 3, 4, 5])
     torch.testing.assert_close(encode(built, window, 1), encode(built, window, 5)[:, -1:])
 
 
-def test_an_empty_window_gives_a_finite_query() -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_empty_window_gives_a_finite_query(name: str) -> None:
     """The mask is finite, so a row without keys is no NaN."""
-    assert torch.isfinite(encode(model(), batch([0, 0, 0]))).all()
+    assert torch.isfinite(encode(model(FAMILIES[name]), batch([0, 0, 0]))).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_padding_has_a_zero_item_vector(name: str) -> None:
+    """Row 0 of the item matrix is unused and scores 0, whatever the head."""
+    assert model(FAMILIES[name]).item_vectors()[0].abs().sum().item() == 0.0
+
+
+def test_a_filled_mask_sees_both_sides() -> None:
+    """BERT4Rec's query is a mask after the newest event, and every event reaches it."""
+    built = model(FAMILIES["bert4rec"])
+    first = encode(built, batch([1, 2, 3]))
+    assert not torch.allclose(first, encode(built, batch([4, 2, 3])))
+    assert not torch.allclose(first, encode(built, batch([1, 2, 4])))
 
 
 def test_the_request_time_changes_the_query_only_when_the_model_knows_it() -> None:
@@ -107,6 +183,41 @@ def test_gap_buckets_are_bounded_and_ordered() -> None:
     assert len(set(buckets[1:])) == 6
 
 
-def test_padding_has_a_zero_item_vector() -> None:
-    """Row 0 of the item matrix is unused and scores 0."""
-    assert model().item_vectors()[0].abs().sum().item() == 0.0
+COPYING = replace(CONFIG, copy=True, copy_heads=2)
+
+
+def test_only_items_of_the_window_get_a_copy_bonus() -> None:
+    """An item without a past has nothing to copy, padding least of all."""
+    bonus = copy_bonus(model(COPYING), batch([0, 2, 5, 2]))
+    assert (bonus != 0).nonzero().flatten().tolist() == [2, 5]
+
+
+def test_a_copy_bonus_is_the_log_of_one_plus_the_weight_of_the_past() -> None:
+    """With neutral tables and one head every event weighs e^base: log(1 + 2 e^base) for two."""
+    torch.manual_seed(0)
+    built = SequenceModel(replace(COPYING, copy_heads=1), facts()).eval()
+    head = built.copy_head
+    assert head is not None
+    with torch.no_grad():
+        head.query.weight.zero_()
+        head.base.fill_(-1.0)
+        head.seen.fill_(0.25)
+    bonus = copy_bonus(built, batch([2, 5, 2, 7]))
+    one, two = np.log(1 + np.exp(-1.0)), np.log(1 + 2 * np.exp(-1.0))
+    assert bonus[2].item() == pytest.approx(0.25 + two, abs=1e-5)
+    assert bonus[5].item() == pytest.approx(0.25 + one, abs=1e-5)
+
+
+def test_a_copy_bonus_knows_what_followed_the_present_item_before() -> None:
+    """After 3 came 8, now 3 is there again: 8 is lifted by e to the liking, 5 is not."""
+    torch.manual_seed(0)
+    built = SequenceModel(replace(COPYING, copy_heads=1), facts()).eval()
+    head = built.copy_head
+    assert head is not None
+    with torch.no_grad():
+        head.query.weight.zero_()
+        head.follows.fill_(2.0)
+    bonus = copy_bonus(built, batch([3, 8, 5, 3]))
+    start = head.base[0].item()
+    assert bonus[8].item() == pytest.approx(np.log1p(np.exp(start + 2.0)), abs=1e-5)
+    assert bonus[5].item() == pytest.approx(np.log1p(np.exp(start)), abs=1e-5)

@@ -7,7 +7,9 @@ import pytest
 
 from training.cleaning import CleanOptions
 from training.data import DatasetInfo, read_dataset
-from training.importers import ColumnOptions, import_events, import_movielens, write_dataset
+from training.importers.events import ColumnOptions, import_events
+from training.importers.movielens import import_movielens
+from training.importers.writing import write_dataset
 from training.splits import leave_one_out
 
 pytestmark = [pytest.mark.data, pytest.mark.integration]

@@ -3,12 +3,19 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.training import builders
 from training.config import SplitConfig, TrainingError
-from training.data import event_table
-from training.splits import check_no_future, global_temporal, leave_one_out, make_split
+from training.data import EVENT_SCHEMA, event_table
+from training.splits import (
+    check_no_future,
+    global_temporal,
+    leave_one_out,
+    make_split,
+    trajectories,
+)
 
 
 def test_leave_one_out_holds_out_the_last_two_events() -> None:
@@ -74,3 +81,28 @@ def test_a_split_without_cases_says_so() -> None:
     """Everybody has two events: nothing can be held out."""
     with pytest.raises(TrainingError, match="no validation cases among 4 events of 2 users"):
         make_split(builders.events(["ab", "cd"]), SplitConfig())
+
+
+def test_a_trajectory_case_is_the_last_event_of_a_session() -> None:
+    """Sessions of up to a day; those of one event, and those cut by an instant, are no case."""
+    hour = 3_600_000
+    # Ten days, two events a day, an hour apart: ten sessions of two events.
+    days = [day * 24 * hour + extra for day in range(10) for extra in (0, hour)]
+    rows = [
+        {"user_id": "u", "item_id": f"i{place % 3}", "event_type": "view", "timestamp_ms": at + 1}
+        for place, at in enumerate(days)
+    ]
+    table = pa.Table.from_pylist(
+        [dict.fromkeys(EVENT_SCHEMA.names) | row for row in rows], schema=EVENT_SCHEMA
+    )
+    split = trajectories(event_table(table), 0.8, 0.9, session_hours=12.0)
+    assert split.train.sum() == 16
+    assert split.validation.tolist() == [17]
+    assert split.test.tolist() == [19]
+
+
+def test_trajectory_targets_have_been_trained_on() -> None:
+    """GETNext's protocol leaves out places and users that training never saw."""
+    events = builders.events(["aaaaaaaab" + "z"], step_ms=1000)
+    split = trajectories(events, 0.7, 0.8, session_hours=1e-3)
+    assert events.window.items[split.test].max(initial=0) <= 2

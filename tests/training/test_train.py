@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,8 @@ from tests.training import builders
 from training.checkpoints import LAST_FILE, load_state
 from training.cleaning import CleanOptions
 from training.config import RunConfig, TrainingError
-from training.importers import import_movielens, write_dataset
+from training.importers.movielens import import_movielens
+from training.importers.writing import write_dataset
 from training.runs import evaluate_run, load_run, read_inputs
 from training.train import METRICS_FILE, TrainInputs, train
 
@@ -41,31 +43,43 @@ def test_a_predictable_log_is_learnt(dataset: Path, tmp_path: Path) -> None:
     assert results["markov"]["hr@1"] == 1.0
 
 
-def test_a_killed_run_resumes_with_the_same_losses(dataset: Path, tmp_path: Path) -> None:
-    """Weights, optimiser, dropout's generator and batch order all come back."""
-    whole = fit(dataset, tmp_path / "whole", builders.tiny_config())
-    config = builders.tiny_config()
-    run = tmp_path / "killed"
+@pytest.mark.parametrize("averaged", ["optim.ema_decay=0.0", "optim.ema_decay=0.9"])
+def test_a_run_killed_at_any_step_resumes_with_the_same_metrics(
+    dataset: Path, tmp_path: Path, averaged: str
+) -> None:
+    """Weights, optimiser, average, dropout and batch order all come back, whatever the step."""
+    config = builders.tiny_config(averaged)
     inputs = read_inputs(dataset, config)
-    stopper = _StopAfter(epochs=1)
-    with pytest.raises(KeyboardInterrupt):
-        stopper.train(inputs, config, run)
-    resumed = train(inputs, config, run)
-    assert [row["loss"] for row in resumed.history] == whole
-    assert len(whole) == 3
+    whole = train(inputs, config, tmp_path / "whole")
+    steps_per_epoch = -(-inputs.events.num_users // config.loop.batch_size)
+    num_steps = steps_per_epoch * len(whole.history)
+    assert num_steps == 18
+    for stop in np.random.default_rng(4).choice(num_steps, 3, replace=False) + 1:
+        run = tmp_path / f"killed-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            _StopAfter(int(stop)).train(inputs, config, run)
+        resumed = train(inputs, config, run)
+        assert without_times(resumed.history) == without_times(whole.history)
+        assert resumed.best_epoch == whole.best_epoch
+
+
+def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows less what a clock measured."""
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "tokens_per_s")}
+        for row in history
+    ]
 
 
 class _StopAfter:
-    """Ends a run as a kill would, in the middle of the epoch after `epochs`."""
+    """Ends a run as a kill would, after a number of optimiser steps."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self, steps: int) -> None:
+        self._limit = steps
         self._steps = 0
 
     def train(self, inputs: TrainInputs, config: RunConfig, run: Path) -> None:
         hook = register_optimizer_step_post_hook(self._step)
-        steps_per_epoch = -(-inputs.events.num_users // config.loop.batch_size)
-        self._limit = self._epochs * steps_per_epoch + 2
         try:
             train(inputs, config, run)
         finally:
@@ -161,7 +175,7 @@ def test_the_temporal_protocol_trains_and_evaluates(dataset: Path, tmp_path: Pat
 
 def test_request_time_known_and_unknown_are_two_figures(dataset: Path, tmp_path: Path) -> None:
     """The switch reaches the model and the report."""
-    fit(dataset, tmp_path / "run", builders.tiny_config())
+    fit(dataset, tmp_path / "run", builders.tiny_config("loop.max_epochs=1"))
     known = evaluate_run(tmp_path / "run", "test", request_time="known")
     unknown = evaluate_run(tmp_path / "run", "test", request_time="unknown")
     assert (known["request_time"], unknown["request_time"]) == ("known", "unknown")

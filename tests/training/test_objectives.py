@@ -1,0 +1,165 @@
+"""What runs learn by: heads, masks, views; what does not go together is refused."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training import builders
+from training.augment import Augmenter, cooccurrence_substitutes
+from training.config import PretrainConfig, TrainingError
+from training.dataset import TrainingBatch, TrainingSet
+from training.model.sequence_model import SequenceModel
+from training.objectives import make_objective
+from training.runs import read_inputs
+from training.splits import leave_one_out
+from training.train import train
+
+WORDS = ["abcdefgh", "bcdefgha", "cdefghab", "defghabc"]
+
+
+def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
+    """One batch of four walks through eight letters."""
+    events = builders.events(WORDS)
+    training = TrainingSet(events, leave_one_out(events).train, window_len, "known")
+    loop = builders.tiny_config().loop
+    return next(iter(training.epoch(loop, np.random.default_rng(0)))), events.num_items
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("loss.name=full", "loss.label_smoothing=0.1"),
+        ("loss.name=sampled", "loss.num_negatives=4"),
+        ("loss.name=sampled", "loss.num_negatives=4", "loss.sampler=popularity"),
+        ("loss.name=bce", "loss.num_negatives=1"),
+        ("loss.name=gbce", "loss.num_negatives=4"),
+        ("model.copy=true", "model.copy_heads=2"),
+        ('model.tasks=["next-item", "click", "watch"]',),
+        ("pretrain.objective=masked",),
+        ("pretrain.objective=contrastive",),
+        ("model.family=bert4rec",),
+        ("model.family=lstm", 'model.tasks=["click"]'),
+    ],
+)
+def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> None:
+    """A finite loss over the rows it says, and a gradient that reaches the item vectors."""
+    config = builders.tiny_config(*overrides)
+    events = builders.events(WORDS)
+    objective = make_objective(config, events, leave_one_out(events).train)
+    batch, num_items = example()
+    torch.manual_seed(1)
+    model = SequenceModel(config.model, num_items)
+    loss = objective(model, batch)
+    assert torch.isfinite(loss.mean)
+    assert loss.num_rows > 0
+    torch.autograd.backward(loss.mean)
+    gradient = model.items.identity.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum().item() > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.copy=true", "loss.name=bce"), "needs 'full'"),
+        (("model.family=gru", "pretrain.objective=masked"), "reads one way"),
+        (('model.tasks=["click"]', "pretrain.objective=masked"), "must hold 'next-item'"),
+        (("model.family=bert4rec", "model.copy=true"), "no copy"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    """Before the first step, with the settings' names."""
+    events = builders.events(WORDS)
+    with pytest.raises(TrainingError, match=message):
+        make_objective(builders.tiny_config(*overrides), events, leave_one_out(events).train)
+
+
+def test_a_masked_event_does_not_reach_its_own_answer() -> None:
+    """Other items at the masked places give the same queries there: nothing of them leaks."""
+    model = SequenceModel(builders.tiny_config("pretrain.objective=masked").model, 8).eval()
+    batch, _ = example()
+    window = batch.batch
+    masked = torch.zeros_like(window.items, dtype=torch.bool)
+    masked[:, 2] = True
+    results = []
+    for items in (window.items, torch.where(masked, 9 - window.items, window.items)):
+        table = model.items()
+        vectors = torch.where(masked[..., None], model.mask_vector, table[items])
+        hidden = window.hidden_at(masked)
+        output = model.read(hidden, table, vectors, items.shape[1], both_ways=True)
+        results.append(output.hidden)
+    torch.testing.assert_close(results[0], results[1])
+
+
+def augmenter(**shares: float) -> Augmenter:
+    """An augmenter whose substitutes are the letters' co-occurrences."""
+    events = builders.events(WORDS)
+    substitutes = cooccurrence_substitutes(events, leave_one_out(events).train)
+    return Augmenter(PretrainConfig(**shares), substitutes)  # type: ignore[arg-type]  # shares only
+
+
+def test_views_stay_left_padded_windows_in_order_of_time() -> None:
+    """Whatever way is drawn: padding first, times rising, items of the vocabulary."""
+    torch.manual_seed(2)
+    views = augmenter()
+    batch, num_items = example()
+    changed = 0
+    for _ in range(50):
+        view = views.view(batch.batch)
+        real = view.batch.items > 0
+        assert bool((real[:, 1:] >= real[:, :-1]).all())
+        assert int(view.batch.items.max()) <= num_items
+        times = torch.where(real, view.batch.timestamps_ms, 0)
+        assert bool((times[:, 1:] >= times[:, :-1]).all())
+        assert bool((real | ~view.masked).all())
+        changed += int((view.batch.items != batch.batch.items).any(dim=1).sum())
+    assert changed > 60
+
+
+def test_a_crop_keeps_a_run_of_the_events() -> None:
+    """Six events cropped to a half are three neighbours."""
+    torch.manual_seed(0)
+    views = augmenter(crop_share=0.5, reorder_share=0.0, substitute_share=0.0, mask_share=0.0)
+    batch, _ = example()
+    crops = set()
+    for _ in range(40):
+        for row in views.view(batch.batch).batch.items.tolist():
+            kept = [item for item in row if item]
+            if len(kept) < len(row):
+                crops.add(tuple(kept))
+    assert {len(crop) for crop in crops} == {3}
+    steps = {(b - a) % 8 for crop in crops for a, b in itertools.pairwise(crop)}
+    assert steps == {1}
+
+
+@pytest.mark.parametrize("objective", ["masked", "contrastive"])
+def test_pretraining_then_tuning_starts_from_the_weights_that_were_learnt(
+    tmp_path: Path, objective: str
+) -> None:
+    """Heads only learn, so the body's weights after tuning are those of pre-training."""
+    dataset = builders.cyclic_dataset(tmp_path)[0]
+    first = builders.tiny_config(f"pretrain.objective={objective}", "loop.max_epochs=1")
+    pretrained = train(read_inputs(dataset, first), first, tmp_path / "pre")
+    second = builders.tiny_config(
+        f"pretrain.init_from={tmp_path / 'pre'}", "pretrain.freeze=head-only", "loop.max_epochs=2"
+    )
+    tuned = train(read_inputs(dataset, second), second, tmp_path / "tuned")
+    layers = [name for name in tuned.model if name.startswith("body.layers.")]
+    assert layers
+    for name in layers:
+        torch.testing.assert_close(tuned.model[name], pretrained.model[name])
+    scale = "heads.next-item.log_scale"
+    assert not torch.equal(tuned.model[scale], pretrained.model[scale])
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    """Half a body taken over would be neither run's."""
+    dataset = builders.cyclic_dataset(tmp_path)[0]
+    first = builders.tiny_config("loop.max_epochs=1")
+    train(read_inputs(dataset, first), first, tmp_path / "small")
+    second = builders.tiny_config(f"pretrain.init_from={tmp_path / 'small'}", "model.dim=16")
+    with pytest.raises(TrainingError, match=r"has no fitting items\.identity\.weight"):
+        train(read_inputs(dataset, second), second, tmp_path / "large")

@@ -1,0 +1,95 @@
+"""Clicks and watch time: what the baselines know, and that the report has them beside a model."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.training import builders
+from training.config import load_run_config
+from training.data import EVENT_SCHEMA, EventTable, event_table
+from training.evaluate_tasks import measure_tasks, outcomes
+from training.importers.events import ColumnOptions, import_events
+from training.runs import evaluate_run, read_inputs
+from training.splits import global_temporal
+from training.task_baselines import fit_task_baselines
+from training.train import train
+
+NUM_USERS, NUM_SHOWN = 40, 12
+
+
+def rows() -> list[dict[str, object]]:
+    """Users are shown items at random; even items are clicked nine times in ten, and watched."""
+    rng = np.random.default_rng(3)
+    found: list[dict[str, object]] = []
+    for place in range(NUM_SHOWN):
+        for user in range(NUM_USERS):
+            item = int(rng.integers(10))
+            liked = bool(item % 2 == 0) == bool(rng.random() < 0.9)
+            found.append({
+                "user_id": f"u{user:02d}",
+                "item_id": f"i{item}",
+                "event_type": "click" if liked else "view",
+                "timestamp_ms": builders.START_MS + place * builders.DAY_MS + user * 60_000,
+                "duration_s": 100.0 if liked else 1.0,
+            })  # fmt: skip
+    return found
+
+
+def events() -> EventTable:
+    """The same as arrays, ordered by user and time."""
+    ordered = sorted(rows(), key=lambda row: (str(row["user_id"]), int(str(row["timestamp_ms"]))))
+    blank = dict.fromkeys(EVENT_SCHEMA.names)
+    return event_table(pa.Table.from_pylist([blank | row for row in ordered], EVENT_SCHEMA))
+
+
+def test_rates_of_items_tell_clicks_where_items_decide() -> None:
+    """Nine in ten: the AUC of the item's rate is far above a half, that of the mean is a half."""
+    table = events()
+    split = global_temporal(table, 0.8, 0.9)
+    found = fit_task_baselines(table, split.train, split.test)
+    truth = outcomes(table, split.test)
+    measured = {name: measure_tasks(predicted, truth) for name, predicted in found.items()}
+    assert measured["mean"]["auc"] == 0.5
+    assert measured["item_mean"]["auc"] > 0.75
+    assert measured["regression"]["auc"] > 0.75
+    assert measured["regression"]["log_loss"] < measured["mean"]["log_loss"]
+    assert measured["regression"]["watch_mse_log"] < measured["mean"]["watch_mse_log"]
+
+
+def test_a_rate_does_not_know_its_targets() -> None:
+    """Only training events count: other outcomes of the test events change no prediction."""
+    table = events()
+    split = global_temporal(table, 0.8, 0.9)
+    before = fit_task_baselines(table, split.train, split.test)
+    table.window.event_types[split.test] = 1
+    table.window.durations_s[split.test] = 5.0
+    after = fit_task_baselines(table, split.train, split.test)
+    for name, predicted in before.items():
+        np.testing.assert_array_equal(predicted["click"], after[name]["click"])
+        np.testing.assert_array_equal(predicted["watch"], after[name]["watch"])
+
+
+@pytest.mark.parametrize("preset", ["video", "lstm-video"])
+def test_a_run_with_tasks_reports_them_beside_the_baselines(tmp_path: Path, preset: str) -> None:
+    """Import, train, evaluate: the model learns that even items are clicked."""
+    lines = ["user_id,item_id,event_type,timestamp,duration_s"]
+    lines += [",".join(str(value) for value in row.values()) for row in rows()]
+    source = tmp_path / "log.csv"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = ColumnOptions(event_type="event_type", duration_s="duration_s")
+    dataset = tmp_path / "data"
+    builders.written(import_events(source, options), dataset)
+    config = load_run_config(
+        preset, None,
+        ["model.dim=8", "model.hidden_dim=8", "model.window_len=6", "loop.batch_size=16",
+         "loop.max_epochs=8", "optim.learning_rate=0.03", "loop.num_threads=1",
+         "optim.warmup_steps=2"],
+    )  # fmt: skip
+    train(read_inputs(dataset, config), config, tmp_path / "run")
+    report = evaluate_run(tmp_path / "run", "test")
+    tasks = report["tasks"]
+    assert set(tasks) == {"model", "mean", "item_mean", "user_mean", "regression"}
+    assert tasks["model"]["auc"] > 0.7
+    assert ("watch_mse_log" in tasks["model"]) == (preset == "video")

@@ -1,0 +1,88 @@
+"""Augmentation: two views of one window that should mean the same user.
+
+Four ways of CL4SRec and CoSeRec (Xie et al., 2022; Liu et al., 2021), one drawn for each window:
+crop to a run of events, mask some, reorder a run, substitute some by similar items. All work on
+whole batches of left-padded windows, (batch, window), without a loop over windows.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.baselines import LastItemCooccurrence
+from training.config import PretrainConfig
+from training.data import EventTable
+from training.model.batch import Batch
+
+NUM_SUBSTITUTES = 8
+CROP, MASK, REORDER, SUBSTITUTE = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A changed window; `masked` (batch, window) says whose items are hidden."""
+
+    batch: Batch
+    masked: Tensor
+
+
+class Augmenter:
+    """Draws views; `substitutes` is (num_items + 1, n) int64, an item's own index where few."""
+
+    def __init__(self, config: PretrainConfig, substitutes: Tensor) -> None:
+        self._config = config
+        self._substitutes = substitutes
+
+    def view(self, batch: Batch) -> View:
+        """Return one view of every window, from torch's own generator."""
+        way = torch.randint(4, (len(batch.items), 1))
+        changed = self._crop(batch, way == CROP)
+        changed = self._reorder(changed, way == REORDER)
+        changed = self._substitute(changed, way == SUBSTITUTE)
+        real = changed.items > 0
+        masked = real & (way == MASK) & (torch.rand(real.shape) < self._config.mask_share)
+        return View(changed, masked)
+
+    def _crop(self, batch: Batch, rows: Tensor) -> Batch:
+        """Keep a run of `crop_share` of the events, moved to the right end."""
+        window = batch.items.shape[1]
+        lengths = (batch.items > 0).sum(dim=1, keepdim=True)  # (batch, 1)
+        kept = (lengths * self._config.crop_share).ceil().to(torch.int64).clamp(min=1)
+        dropped = (torch.rand(lengths.shape) * (lengths - kept + 1)).to(torch.int64)
+        kept = torch.where(rows, kept, lengths)
+        dropped = torch.where(rows, dropped, 0)
+        places = torch.arange(window)[None].expand_as(batch.items)
+        return batch.take((places - dropped).clamp(min=0), places >= window - kept)
+
+    def _reorder(self, batch: Batch, rows: Tensor) -> Batch:
+        """Shuffle the items of a run of `reorder_share` of the events; times stay in order."""
+        window = batch.items.shape[1]
+        lengths = (batch.items > 0).sum(dim=1, keepdim=True)
+        run = (lengths * self._config.reorder_share).ceil().to(torch.int64)
+        start = window - lengths + (torch.rand(lengths.shape) * (lengths - run + 1)).to(torch.int64)
+        places = torch.arange(window)[None].expand_as(batch.items)
+        inside = rows & (places >= start) & (places < start + run)
+        # Sorting by place, with random keys inside the run, permutes the run and nothing else.
+        keys = torch.where(inside, start + torch.rand(places.shape) * run, places.to(torch.float32))
+        return replace(batch, items=batch.items.gather(1, keys.argsort(dim=1, stable=True)))
+
+    def _substitute(self, batch: Batch, rows: Tensor) -> Batch:
+        real = batch.items > 0
+        chosen = rows & real & (torch.rand(real.shape) < self._config.substitute_share)
+        picks = torch.randint(self._substitutes.shape[1], real.shape)
+        similar = self._substitutes[batch.items, picks]
+        return replace(batch, items=torch.where(chosen, similar, batch.items))
+
+
+def cooccurrence_substitutes(events: EventTable, train: NDArray[np.bool_]) -> Tensor:
+    """Return each item's most co-occurring items of the training events, (num_items + 1, n)."""
+    followers = LastItemCooccurrence(events, train).followers
+    own = np.arange(events.num_items + 1)[:, None]
+    table = np.repeat(own, NUM_SUBSTITUTES, axis=1)
+    for item, (others, counts) in followers.items():
+        best = others[np.argsort(-counts, kind="stable")[:NUM_SUBSTITUTES]]
+        table[item, : len(best)] = best
+    return torch.from_numpy(table)

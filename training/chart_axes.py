@@ -1,0 +1,72 @@
+"""Axes of charts: from values to places, with round ticks."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+NUM_TICKS = 5
+# The step between ticks is one of these times a power of ten.
+NICE_STEPS = (1, 2, 2.5, 5, 10)
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale from `low` to `high` with labelled places; `log` takes the logarithm of what it gets.
+
+    `low`, `high` and the ticks' places are on the scale, that is logarithms already.
+    """
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Return where a value lies, 0 at `low` and 1 at `high`."""
+        place = math.log10(value) if self.log else value
+        return (place - self.low) / (self.high - self.low)
+
+
+def linear_axis(values: Iterable[float], *, from_zero: bool = False) -> Axis:
+    """Return an axis over the values, with round ticks that reach both ends.
+
+    >>> linear_axis([0.0, 0.9], from_zero=True).ticks[-1]
+    (1.0, '1')
+    """
+    known = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(known), max(known)
+    low = min(0.0, low) if from_zero else low
+    if low == high:
+        low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
+    step = _nice_step((high - low) / NUM_TICKS)
+    first, last = math.floor(low / step + ROUNDING), math.ceil(high / step - ROUNDING)
+    places = [float(f"{count * step:.12g}") for count in range(first, last + 1)]
+    return Axis(places[0], places[-1], tuple((place, f"{place:g}") for place in places))
+
+
+def log_axis(values: Iterable[float]) -> Axis:
+    """Return a logarithmic axis over positive values, with a tick at every power of ten."""
+    places = [math.log10(value) for value in values]
+    low, high = math.floor(min(places)), math.ceil(max(places))
+    high = max(high, low + 1)
+    ticks = tuple((float(power), f"{10.0**power:g}") for power in range(low, high + 1))
+    return Axis(low, high, ticks, log=True)
+
+
+def named_axis(names: Sequence[str]) -> Axis:
+    """Return an axis with a place for each name, at 0, 1, 2 and so on."""
+    ticks = tuple((float(place), name) for place, name in enumerate(names))
+    return Axis(-0.5, len(names) - 0.5, ticks)
+
+
+def count_axis(last: float) -> Axis:
+    """Return an axis from 1 to `last` with ticks at whole numbers."""
+    step = max(1, math.ceil(last / 10))
+    ticks = tuple((float(place), str(place)) for place in range(1, int(last) + 1, step))
+    return Axis(1.0, max(last, 2.0), ticks)
+
+
+def _nice_step(least: float) -> float:
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(nice * power for nice in NICE_STEPS if nice * power >= least * (1 - ROUNDING))

@@ -1,0 +1,87 @@
+"""Several processes as one: `torchrun --nproc-per-node N -m training train ...`.
+
+Every process draws the same batches and takes its own rows of each; the gradients are averaged
+with weights by how many positions each process trained, so that the step is that of one process
+with the whole batch.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.config import TrainingError
+from training.dataset import TrainingBatch
+from training.model.sequence_model import SequenceModel
+from training.objectives import BatchLoss, Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among all; `rank` 0 writes files."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this is the process that writes."""
+        return self.rank == 0
+
+
+def join_ranks() -> Ranks:
+    """Join the group that torchrun describes in the environment, or be alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Ranks()
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Ranks(distributed.get_rank(), world)
+
+
+class LossModule(nn.Module):
+    """A model together with what it learns by, so that one forward pass is the whole loss."""
+
+    def __init__(self, model: SequenceModel, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self._objective = objective
+
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, int]:
+        """Return the mean loss and the number of rows it is over."""
+        loss: BatchLoss = self._objective(self.model, batch)
+        return loss.mean, loss.num_rows
+
+
+def wrap(module: LossModule, ranks: Ranks) -> nn.Module:
+    """Return the module as DistributedDataParallel when there are several processes."""
+    if ranks.world == 1:
+        return module
+    return DistributedDataParallel(module, find_unused_parameters=True)
+
+
+def own_rows(batch: TrainingBatch, ranks: Ranks) -> TrainingBatch:
+    """Return this process's rows of a batch; a batch of fewer rows than processes is refused."""
+    if ranks.world == 1:
+        return batch
+    if len(batch.targets) < ranks.world:
+        raise TrainingError(
+            f"a batch of {len(batch.targets)} sequences cannot be shared by {ranks.world} "
+            "processes; raise loop.batch_size"
+        )
+    return batch.select(slice(ranks.rank, None, ranks.world))
+
+
+def weighted(mean: Tensor, num_rows: int, ranks: Ranks) -> tuple[Tensor, float]:
+    """Return the loss to differentiate, so that averaged gradients are the whole batch's.
+
+    The second value is the mean loss over all processes.
+    """
+    if ranks.world == 1:
+        return mean, float(mean.detach())
+    sums = torch.stack([mean.detach() * num_rows, torch.tensor(float(num_rows))])
+    distributed.all_reduce(sums)
+    total = float(sums[1])
+    return mean * (num_rows * ranks.world / total), float(sums[0]) / total

@@ -1,0 +1,75 @@
+"""Attention and what its blocks share: heads, masks, the choice of kernel."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Finite, so that a row without any key is no NaN.
+MASKED = -1e4
+
+
+class Body(Protocol):
+    """A network between the events' vectors and the queries.
+
+    `mask` is (batch, heads or 1, window, window), 0 where a position may look and MASKED where
+    not, plus any bias; a recurrent network reads only which events are real from `real`.
+    """
+
+    layers: nn.ModuleList
+
+    def __call__(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
+        """Map (batch, window, dim) to the last positions' (batch, num_queries, dim)."""
+        ...
+
+
+def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
+    """Return the additive mask (batch, 1, window, window) of real events, (batch, window)."""
+    window = real.shape[1]
+    hidden = real.logical_not()[:, None, :].expand(-1, window, -1)  # (batch, queries, keys)
+    if causal:
+        places = torch.arange(window, device=real.device)
+        hidden = hidden | (places[None, :] > places[:, None])[None]
+    return hidden[:, None].to(torch.float32) * MASKED
+
+
+def last_positions(x: Tensor, count: int) -> Tensor:
+    """Return the last `count` positions of (batch, window, dim).
+
+    Counted from the front: the exporter cannot see that minus a whole window's length is 0.
+    """
+    return x[:, x.shape[1] - count :]
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Turn (batch, length, dim) into (batch, heads, length, head_dim)."""
+    batch, length, dim = x.shape
+    return x.view(batch, length, num_heads, dim // num_heads).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention under an additive mask or bias."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Attend from (batch, queries, dim) to (batch, keys, dim)."""
+        query = split_heads(self.query(queries), self.num_heads)
+        key, value = self.key_value(keys).chunk(2, dim=-1)
+        key, value = split_heads(key, self.num_heads), split_heads(value, self.num_heads)
+        projected: Tensor = self.out(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
+        return projected
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        if not mask.requires_grad and not torch.onnx.is_in_onnx_export():
+            # The fused kernel: 2.7 x as fast, but it gives a bias no gradient; the graph that is
+            # exported keeps to plain operations.
+            return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
+        return torch.softmax(logits, dim=-1) @ value

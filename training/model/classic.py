@@ -1,0 +1,52 @@
+"""The bodies of SASRec and BERT4Rec: plain pre-norm Transformers, causal and both ways."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.model.attention import Attention, last_positions
+from training.model_config import Bert4RecConfig, SasrecConfig
+
+
+class PlainBlock(nn.Module):
+    """Attention and a position-wise network, each normalised before and added to its input."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, *, bert: bool) -> None:
+        super().__init__()
+        hidden = 4 * dim if bert else dim
+        self.bert = bert
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, num_heads)
+        self.feed_norm = nn.LayerNorm(dim)
+        self.feed_in = nn.Linear(dim, hidden)
+        self.feed_out = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (batch, window, dim) to (batch, queries, dim); mask (batch, 1, queries, window)."""
+        tail = last_positions(x, mask.shape[2])
+        keys = self.attention_norm(x)
+        tail = tail + self.dropout(self.attention(last_positions(keys, mask.shape[2]), keys, mask))
+        fed = self.feed_in(self.feed_norm(tail))
+        fed = functional.gelu(fed) if self.bert else self.dropout(functional.relu(fed))
+        result: Tensor = tail + self.dropout(self.feed_out(fed))
+        return result
+
+
+class PlainBody(nn.Module):
+    """Plain blocks, of which the last computes the queries only."""
+
+    def __init__(self, config: SasrecConfig | Bert4RecConfig) -> None:
+        super().__init__()
+        bert = isinstance(config, Bert4RecConfig)
+        self.layers = nn.ModuleList(
+            PlainBlock(config.dim, config.num_heads, config.dropout, bert=bert)
+            for _ in range(config.num_blocks)
+        )
+        self.final_norm = nn.LayerNorm(config.dim)
+
+    def forward(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
+        """See Body."""
+        for block in self.layers[:-1]:
+            x = block(x, mask)
+        normed: Tensor = self.final_norm(self.layers[-1](x, mask[:, :, -num_queries:]))
+        return normed

@@ -1,0 +1,89 @@
+"""The default body: causal blocks in two kinds, over a window whose last positions are queries."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.model.attention import MASKED, Attention, last_positions, split_heads
+from training.model_config import TransformerConfig
+
+
+class LigrBlock(nn.Module):
+    """Gated attention, then a gated SwiGLU; normalised before each (Borisyuk et al., 2025)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.attention = Attention(config.dim, config.num_heads)
+        self.attention_gate = nn.Linear(config.dim, config.dim)
+        self.feed_norm = nn.LayerNorm(config.dim)
+        self.feed_in = nn.Linear(config.dim, 2 * config.hidden_dim, bias=False)
+        self.feed_out = nn.Linear(config.hidden_dim, config.dim, bias=False)
+        self.feed_gate = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (batch, window, dim) to (batch, queries, dim); mask (batch, heads, queries, window).
+
+        Only the last `queries` positions are computed, as many as the mask has rows.
+        """
+        tail = last_positions(x, mask.shape[2])  # (batch, queries, dim)
+        keys = self.attention_norm(x)
+        queries = last_positions(keys, mask.shape[2])
+        mixed = self.dropout(self.attention(queries, keys, mask))
+        tail = tail + torch.sigmoid(self.attention_gate(queries)) * mixed
+        normed = self.feed_norm(tail)
+        left, right = self.feed_in(normed).chunk(2, dim=-1)
+        fed = self.dropout(self.feed_out(functional.silu(left) * right))
+        result: Tensor = tail + torch.sigmoid(self.feed_gate(normed)) * fed
+        return result
+
+
+class HstuBlock(nn.Module):
+    """Pointwise gated attention: SiLU instead of softmax, no feed-forward (Zhai et al., 2024).
+
+    Weights are divided by the longest window, not by the batch's, so padding changes no score.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads, self.window_len = config.num_heads, config.window_len
+        self.norm = nn.LayerNorm(config.dim)
+        self.gate_query = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.mixed_norm = nn.LayerNorm(config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (batch, window, dim) to (batch, queries, dim), as LigrBlock does."""
+        tail = last_positions(x, mask.shape[2])
+        keys = self.norm(x)
+        gate, query = functional.silu(self.gate_query(last_positions(keys, mask.shape[2]))).chunk(
+            2, dim=-1
+        )
+        key, value = functional.silu(self.key_value(keys)).chunk(2, dim=-1)
+        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
+        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
+        visible = (mask > MASKED / 2).to(x.dtype)
+        mixed = (functional.silu(logits) * visible / self.window_len) @ value
+        gated = self.mixed_norm(mixed.transpose(1, 2).flatten(2)) * gate
+        result: Tensor = tail + self.out(self.dropout(gated))
+        return result
+
+
+class TransformerBody(nn.Module):
+    """Blocks of one kind, of which the last computes the queries only."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        block = LigrBlock if config.block == "ligr" else HstuBlock
+        self.layers = nn.ModuleList(block(config) for _ in range(config.num_blocks))
+        self.final_norm = nn.LayerNorm(config.dim)
+
+    def forward(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
+        """See Body."""
+        for block in self.layers[:-1]:
+            x = block(x, mask)
+        normed: Tensor = self.final_norm(self.layers[-1](x, mask[:, :, -num_queries:]))
+        return normed

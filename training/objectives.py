@@ -1,0 +1,204 @@
+"""What a run learns by: the loss of one batch, as a mean and the number of rows it is over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from service.contract.events import EVENT_TYPES
+from training.augment import Augmenter, View, cooccurrence_substitutes
+from training.baselines import item_counts
+from training.config import LossConfig, PretrainConfig, RunConfig, TrainingError
+from training.data import EventTable
+from training.dataset import TrainingBatch
+from training.losses import CopyBonus, full_cross_entropy, gbce, info_nce, sampled_softmax
+from training.model.sequence_model import ModelOutput, SequenceModel
+from training.model_config import Bert4RecConfig, RecurrentConfig, Task
+
+# What an event of these types says of an item that was shown: that it was passed over.
+SKIP_TYPES = ("view", "dislike")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoss:
+    """A mean loss, (), and how many rows it is the mean of."""
+
+    mean: Tensor
+    num_rows: int
+
+
+Objective = Callable[[SequenceModel, TrainingBatch], BatchLoss]
+
+
+def make_objective(config: RunConfig, events: EventTable, train: NDArray[np.bool_]) -> Objective:
+    """Return the loss function of a run; raises TrainingError for what does not go together."""
+    _check(config)
+    sampler = _log_q(config.loss, events, train)
+    next_item = NextItemLoss(config.loss, sampler)
+    if isinstance(config.model, Bert4RecConfig) or config.pretrain.objective == "masked":
+        return MaskedObjective(config.pretrain, next_item)
+    if config.pretrain.objective == "contrastive":
+        substitutes = cooccurrence_substitutes(events, train)
+        return ContrastiveObjective(config.pretrain, Augmenter(config.pretrain, substitutes))
+    return TaskObjective(config.loss, next_item)
+
+
+def skip_type_codes() -> list[int]:
+    """Return the event type indices, from 1, that count as passed over."""
+    return [EVENT_TYPES.index(name) + 1 for name in SKIP_TYPES]
+
+
+class NextItemLoss:
+    """The configured loss of query rows and their target items."""
+
+    def __init__(self, config: LossConfig, log_q: Tensor) -> None:
+        self._config = config
+        self._log_q = log_q
+
+    def __call__(
+        self, query: Tensor, items: Tensor, targets: Tensor, copy: CopyBonus | None
+    ) -> Tensor:
+        """Return the mean loss of queries (rows, dim) and targets (rows,), rows of `items`."""
+        config = self._config
+        if config.name == "full":
+            return full_cross_entropy(query, items, targets, copy, config.label_smoothing)
+        if config.name == "sampled":
+            drawn = torch.multinomial(self._log_q.exp(), config.num_negatives, replacement=True).to(
+                query.device
+            )
+            return sampled_softmax(query, items, targets, drawn, self._log_q.to(query.device))
+        shape = (len(targets), config.num_negatives)
+        drawn = torch.randint(len(items), shape, device=query.device)
+        return gbce(query, items, targets, drawn, config.gbce_t if config.name == "gbce" else 0.0)
+
+
+class TaskObjective:
+    """The heads' losses at every real position, weighted; the next item counts where acted on."""
+
+    def __init__(self, config: LossConfig, next_item: NextItemLoss) -> None:
+        self._config = config
+        self._next_item = next_item
+        self._skips = torch.tensor(skip_type_codes())
+
+    def __call__(self, model: SequenceModel, batch: TrainingBatch) -> BatchLoss:
+        """Return the weighted sum of the tasks' mean losses."""
+        output = model(batch.batch, batch.targets.shape[1])
+        real = batch.targets > 0
+        acted = torch.isin(batch.target_types, self._skips.to(real.device)).logical_not()
+        tasks = model.config.tasks
+        total = output.hidden.new_zeros(())
+        if "next-item" in tasks:
+            rows = real & acted if "click" in tasks else real
+            loss = self._next_loss(model, output, batch, rows)
+            total = total + self._config.next_item_weight * loss
+        if "click" in tasks:
+            logits = _own_scores(model, output, batch, real, "click")
+            loss = functional.binary_cross_entropy_with_logits(logits, acted[real].float())
+            total = total + self._config.click_weight * loss
+        if "watch" in tasks:
+            rows = real & batch.target_durations_s.isnan().logical_not()
+            predicted = _own_scores(model, output, batch, rows, "watch")
+            wanted = torch.log1p(batch.target_durations_s[rows])
+            # Summed and divided, since the mean of no row at all is NaN.
+            errors = ((predicted - wanted) ** 2).sum() / max(1, len(wanted))
+            total = total + self._config.watch_weight * errors
+        return BatchLoss(total, int(real.sum()))
+
+    def _next_loss(
+        self, model: SequenceModel, output: ModelOutput, batch: TrainingBatch, rows: Tensor
+    ) -> Tensor:
+        head = model.heads["next-item"]
+        query: Tensor = head.query(output.hidden[rows])  # type: ignore[operator]  # a head's method
+        items = model.item_vectors("next-item", output.table)[1:]
+        copy = None
+        if output.copy is not None:
+            window = batch.batch.items[:, None, :].expand_as(output.copy)
+            copy = CopyBonus(window[rows] - 1, output.copy[rows])
+        return self._next_item(query, items, batch.targets[rows] - 1, copy)
+
+
+class MaskedObjective:
+    """Masked events filled in from both sides (Sun et al., 2019); BERT4Rec's own way to learn.
+
+    A model that serves by a mask after the newest event also fills in that one, every time.
+    """
+
+    def __init__(self, config: PretrainConfig, next_item: NextItemLoss) -> None:
+        self._share = config.mask_share
+        self._next_item = next_item
+
+    def __call__(self, model: SequenceModel, batch: TrainingBatch) -> BatchLoss:
+        """Return the loss over the masked events."""
+        window, targets = batch.batch, batch.batch.items
+        real = targets > 0
+        masked = real & (torch.rand(real.shape).to(real.device) < self._share)
+        masked[:, -1] |= real[:, -1] & masked.any(dim=1).logical_not()
+        window = window.hidden_at(masked)
+        table = model.items()
+        vectors = torch.where(masked[..., None], model.mask_vector, table[window.items])
+        if model.bidirectional:
+            window, vectors = model.with_mask_appended(window, vectors)
+            targets = torch.cat([targets, batch.targets[:, -1:]], dim=1)
+            masked = torch.cat([masked, batch.targets[:, -1:] > 0], dim=1)
+        output = model.read(window, table, vectors, targets.shape[1], both_ways=True)
+        head = model.heads["next-item"]
+        query: Tensor = head.query(output.hidden[masked])  # type: ignore[operator]  # a head's method
+        items = model.item_vectors("next-item", table)[1:]
+        loss = self._next_item(query, items, targets[masked] - 1, None)
+        return BatchLoss(loss, int(masked.sum()))
+
+
+class ContrastiveObjective:
+    """Two views of every window find each other among those of the batch."""
+
+    def __init__(self, config: PretrainConfig, augmenter: Augmenter) -> None:
+        self._temperature = config.contrastive_temperature
+        self._augmenter = augmenter
+
+    def __call__(self, model: SequenceModel, batch: TrainingBatch) -> BatchLoss:
+        """Return the loss over pairs of views."""
+        left, right = (self._encode(model, self._augmenter.view(batch.batch)) for _ in range(2))
+        return BatchLoss(info_nce(left, right, self._temperature), len(left))
+
+    def _encode(self, model: SequenceModel, view: View) -> Tensor:
+        table = model.items()
+        vectors = torch.where(view.masked[..., None], model.mask_vector, table[view.batch.items])
+        window = view.batch.hidden_at(view.masked)
+        return model.read(window, table, vectors, num_queries=1).hidden[:, 0]
+
+
+def _own_scores(
+    model: SequenceModel, output: ModelOutput, batch: TrainingBatch, rows: Tensor, task: Task
+) -> Tensor:
+    """Return a task's score of each row's own target, (rows,)."""
+    query: Tensor = model.heads[task].query(output.hidden[rows])  # type: ignore[operator]  # a head's method
+    items = model.item_vectors(task, output.table)
+    return (query * items[batch.targets[rows]]).sum(dim=-1)
+
+
+def _log_q(config: LossConfig, events: EventTable, train: NDArray[np.bool_]) -> Tensor:
+    """Return the sampler's log probability of each item, (num_items,)."""
+    weights = np.ones(events.num_items)
+    if config.sampler == "popularity":
+        weights = np.maximum(item_counts(events, train)[1:], 1).astype(np.float64)
+    return torch.from_numpy(np.log(weights / weights.sum()).astype(np.float32))
+
+
+def _check(config: RunConfig) -> None:
+    model, objective = config.model, config.pretrain.objective
+    if model.copy and config.loss.name != "full":
+        raise TrainingError(f"loss.name = {config.loss.name!r}: model.copy = true needs 'full'")
+    if objective == "masked" and isinstance(model, RecurrentConfig):
+        raise TrainingError(
+            f"pretrain.objective = 'masked' needs attention both ways; model.family = "
+            f"{model.family!r} reads one way: use 'contrastive'"
+        )
+    both_ways = objective == "masked" or isinstance(model, Bert4RecConfig)
+    if both_ways and "next-item" not in model.tasks:
+        raise TrainingError("model.tasks must hold 'next-item' to fill in masked events")
+    if isinstance(model, Bert4RecConfig) and (len(model.tasks) > 1 or model.copy):
+        raise TrainingError("model.family = 'bert4rec' has the one task 'next-item' and no copy")

@@ -1,0 +1,126 @@
+"""The bar for clicks and watch time: means, smoothed rates, and a logistic regression on them.
+
+All are fitted on training events; a training event's own outcome is left out of its rates, which
+the regression would otherwise learn to trust.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from training.data import EventTable
+from training.evaluate_tasks import Predictions, outcomes
+from training.task_metrics import Floats
+
+# How many events of average outcome every user's and item's own are mixed with.
+PRIOR_EVENTS = 10.0
+MS_PER_MINUTE = 60_000
+MS_PER_HOUR = 3_600_000
+HOURS = 24
+L2_PENALTY = 1e-4
+FITTING_STEPS = 100
+
+
+def fit_task_baselines(
+    events: EventTable, train: NDArray[np.bool_], rows: NDArray[np.int64]
+) -> dict[str, Predictions]:
+    """Return the baselines' click logits and predicted log1p seconds of target rows, by name."""
+    trained = np.flatnonzero(train)
+    known = outcomes(events, trained)
+    watched = np.isfinite(known.watched_s)
+    clicks = known.clicked.astype(np.float64)
+    logs = np.log1p(known.watched_s)
+    mean_click, mean_log = float(clicks.mean()), float(logs[watched].mean())
+    items, users = events.window.items, events.users
+    found: dict[str, Predictions] = {
+        "mean": {
+            "click": np.full(len(rows), _logit(np.array(mean_click))),
+            "watch": np.full(len(rows), mean_log),
+        },
+        "item_mean": {
+            "click": _logit(_rates(items, trained, clicks, rows)),
+            "watch": _rates(items, trained[watched], logs[watched], rows),
+        },
+        "user_mean": {
+            "click": _logit(_rates(users, trained, clicks, rows)),
+            "watch": _rates(users, trained[watched], logs[watched], rows),
+        },
+    }
+    found["regression"] = {
+        "click": _regression(events, trained, clicks, rows, logistic=True),
+        "watch": _regression(events, trained[watched], logs[watched], rows, logistic=False),
+    }
+    return found
+
+
+def _rates(
+    keys: NDArray[np.int64], trained: NDArray[np.int64], values: Floats, rows: NDArray[np.int64]
+) -> Floats:
+    """Return the smoothed mean value of each target row's key."""
+    size = int(keys.max()) + 1
+    totals = np.bincount(keys[trained], weights=values, minlength=size)
+    counts = np.bincount(keys[trained], minlength=size)
+    rates: Floats = (totals + PRIOR_EVENTS * values.mean()) / (counts + PRIOR_EVENTS)
+    return rates[keys[rows]]
+
+
+def _own_rates(keys: NDArray[np.int64], trained: NDArray[np.int64], values: Floats) -> Floats:
+    """Return the smoothed mean value of each training row's key without the row itself."""
+    size = int(keys.max()) + 1
+    chosen = keys[trained]
+    totals = np.bincount(chosen, weights=values, minlength=size)[chosen] - values
+    counts = np.bincount(chosen, minlength=size)[chosen] - 1
+    rates: Floats = (totals + PRIOR_EVENTS * values.mean()) / (counts + PRIOR_EVENTS)
+    return rates
+
+
+def _regression(
+    events: EventTable,
+    trained: NDArray[np.int64],
+    values: Floats,
+    rows: NDArray[np.int64],
+    *,
+    logistic: bool,
+) -> Floats:
+    """Fit rates of user and item and the local hour to the outcome; return the target rows' fit."""
+    keys = (events.window.items, events.users)
+    link = _logit if logistic else np.asarray
+    inside = [link(_own_rates(key, trained, values)) for key in keys]
+    outside = [link(_rates(key, trained, values, rows)) for key in keys]
+    known = torch.from_numpy(np.column_stack([*inside, _hours(events, trained)]))
+    asked = torch.from_numpy(np.column_stack([*outside, _hours(events, rows)]))
+    center, scale = known.mean(dim=0), known.std(dim=0).clamp(min=1e-6)
+    known, asked = (known - center) / scale, (asked - center) / scale
+    wanted = torch.from_numpy(values)
+    weights = torch.zeros(known.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([weights], max_iter=FITTING_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        solver.zero_grad()
+        fitted = known @ weights[:-1] + weights[-1]
+        loss = (
+            functional.binary_cross_entropy_with_logits(fitted, wanted)
+            if logistic
+            else functional.mse_loss(fitted, wanted)
+        )
+        loss = loss + L2_PENALTY * (weights[:-1] ** 2).sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]  # torch's own
+    predicted: Floats = (asked @ weights[:-1] + weights[-1]).detach().numpy()
+    return predicted
+
+
+def _hours(events: EventTable, rows: NDArray[np.int64]) -> Floats:
+    """Return the local hour of rows as one column an hour, (rows, 24)."""
+    local = events.window.timestamps_ms[rows] + events.window.tz_offsets_min[rows] * MS_PER_MINUTE
+    columns: Floats = np.eye(HOURS)[local // MS_PER_HOUR % HOURS]
+    return columns
+
+
+def _logit(rates: Floats) -> Floats:
+    clipped = np.clip(rates, 1e-6, 1 - 1e-6)
+    result: Floats = np.log(clipped / (1 - clipped))
+    return result
