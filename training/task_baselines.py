@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from training.data import EventTable
 from training.evaluate_tasks import Predictions, outcomes
+from training.model_config import Task
 from training.task_metrics import Floats
 
 # How many events of average outcome every user's and item's own are mixed with.
@@ -54,15 +55,37 @@ def fit_task_baselines(
     return found
 
 
+def item_priors(events: EventTable, train: NDArray[np.bool_]) -> Predictions:
+    """Return every item's smoothed click logit and mean log1p seconds, (num_items + 1,) each.
+
+    Of training events only; where no dwell is known, `watch` is absent.
+    """
+    trained = np.flatnonzero(train)
+    known = outcomes(events, trained)
+    watched = np.isfinite(known.watched_s)
+    items, every = events.window.items, np.arange(events.num_items + 1)
+    clicks = known.clicked.astype(np.float64)
+    found: dict[Task, Floats] = {"click": _logit(_key_rates(items[trained], clicks, every))}
+    if watched.any():
+        logs = np.log1p(known.watched_s[watched])
+        found["watch"] = _key_rates(items[trained[watched]], logs, every)
+    return found
+
+
+def _key_rates(keys: NDArray[np.int64], values: Floats, asked: NDArray[np.int64]) -> Floats:
+    """Return the smoothed mean of the values of each asked key."""
+    size = int(max(keys.max(), asked.max())) + 1
+    totals = np.bincount(keys, weights=values, minlength=size)
+    counts = np.bincount(keys, minlength=size)
+    rates: Floats = (totals + PRIOR_EVENTS * values.mean()) / (counts + PRIOR_EVENTS)
+    return rates[asked]
+
+
 def _rates(
     keys: NDArray[np.int64], trained: NDArray[np.int64], values: Floats, rows: NDArray[np.int64]
 ) -> Floats:
     """Return the smoothed mean value of each target row's key."""
-    size = int(keys.max()) + 1
-    totals = np.bincount(keys[trained], weights=values, minlength=size)
-    counts = np.bincount(keys[trained], minlength=size)
-    rates: Floats = (totals + PRIOR_EVENTS * values.mean()) / (counts + PRIOR_EVENTS)
-    return rates[keys[rows]]
+    return _key_rates(keys[trained], values, keys[rows])
 
 
 def _own_rates(keys: NDArray[np.int64], trained: NDArray[np.int64], values: Floats) -> Floats:

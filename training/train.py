@@ -28,6 +28,7 @@ from training.model.sequence_model import SequenceModel
 from training.objectives import make_objective
 from training.optimisers import freeze, learning_rate, make_optimizer
 from training.splits import Split
+from training.task_baselines import item_priors
 from training.validation import SCORE, Validator
 
 METRICS_FILE = "metrics.json"
@@ -76,6 +77,16 @@ def build_model(config: RunConfig, facts: ItemFacts) -> SequenceModel:
     if config.pretrain.init_from:
         _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE)
     return model
+
+
+def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
+    """Start click and watch heads at the items' smoothed rates, so that they learn what differs."""
+    if set(model.config.tasks) == {"next-item"}:
+        return
+    for task, values in item_priors(inputs.events, inputs.split.train).items():
+        if task in model.config.tasks:
+            head = model.heads[task]
+            head.start_at(torch.from_numpy(values).float())  # type: ignore[operator]  # a head's method
 
 
 def _load_weights(model: SequenceModel, path: Path) -> None:
@@ -137,6 +148,8 @@ def train_step(
 def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks | None = None) -> _Learner:
     """Build the model of a run and everything that moves it."""
     model = build_model(config, inputs.facts)
+    if not config.pretrain.init_from:
+        _start_heads(model, inputs)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     objective = make_objective(config, inputs.events, inputs.split.train)
     module = wrap(LossModule(model, objective), ranks or Ranks())

@@ -8,13 +8,14 @@ import pytest
 
 from tests.training import builders
 from training.config import load_run_config
-from training.data import EVENT_SCHEMA, EventTable, event_table
+from training.data import EVENT_SCHEMA, DatasetInfo, EventTable, event_table
 from training.evaluate_tasks import measure_tasks, outcomes
 from training.importers.events import ColumnOptions, import_events
+from training.items import ItemFacts
 from training.runs import evaluate_run, read_inputs
 from training.splits import global_temporal
-from training.task_baselines import fit_task_baselines
-from training.train import train
+from training.task_baselines import fit_task_baselines, item_priors
+from training.train import TrainInputs, make_learner, train
 
 NUM_USERS, NUM_SHOWN = 40, 12
 
@@ -93,3 +94,30 @@ def test_a_run_with_tasks_reports_them_beside_the_baselines(tmp_path: Path, pres
     assert set(tasks) == {"model", "mean", "item_mean", "user_mean", "regression"}
     assert tasks["model"]["auc"] > 0.7
     assert ("watch_mse_log" in tasks["model"]) == (preset == "video")
+
+
+def test_heads_start_at_the_items_rates() -> None:
+    """Four clicks of four, ten average events beside them: (4 + 10 * mean) / 14, as a logit."""
+    table = events()
+    everything = np.ones(len(table), bool)
+    priors = item_priors(table, everything)
+    truth = outcomes(table, np.arange(len(table)))
+    item = int(table.window.items[0])
+    own = truth.clicked[table.window.items == item]
+    rate = (own.sum() + 10 * truth.clicked.mean()) / (len(own) + 10)
+    assert priors["click"][item] == pytest.approx(np.log(rate / (1 - rate)))
+    assert priors["click"].shape == priors["watch"].shape == (table.num_items + 1,)
+
+
+def test_an_untrained_click_head_ranks_by_the_items_rates(tmp_path: Path) -> None:
+    """Before the first step a model with tasks already knows what counting knows."""
+    table = events()
+    split = global_temporal(table, 0.8, 0.9)
+    info = DatasetInfo("t", "t", "time", 0, 0, 0, 0, {}, 0.0, "")
+    facts = ItemFacts.unknown(table.num_items)
+    inputs = TrainInputs(table, info, split, tmp_path, facts)
+    config = load_run_config("lstm-video", None, ["model.dim=8", "model.hidden_dim=8"])
+    model = make_learner(inputs, config).model
+    biases = model.item_vectors("click")[1:, -1].detach().numpy()
+    expected = item_priors(table, split.train)["click"][1:]
+    np.testing.assert_allclose(biases, expected, rtol=1e-5)

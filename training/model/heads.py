@@ -51,6 +51,11 @@ class ValueHead(nn.Module):
         # Item vectors start short, so that an inner product of them would hardly move at first.
         self.log_scale = nn.Parameter(torch.tensor(math.log(math.sqrt(config.dim))))
 
+    def start_at(self, priors: Tensor) -> None:
+        """Start the items' biases at what is known of each before training, (num_items + 1,)."""
+        with torch.no_grad():
+            self.bias.copy_(priors)
+
     def query(self, hidden: Tensor) -> Tensor:
         """Return query vectors (..., dim + 2) of (..., dim)."""
         projected = self.project(hidden) * self.log_scale.exp()
