@@ -24,6 +24,8 @@ EVENTS_FILE = "events.parquet"
 ITEMS_FILE = "items.parquet"
 DATASET_FILE = "dataset.json"
 DATASET_SCHEMA = 1
+MS_PER_MINUTE = 60_000
+MS_PER_HOUR = 3_600_000
 
 EVENT_SCHEMA = pa.schema(
     [
@@ -169,6 +171,14 @@ def event_table(table: pa.Table) -> EventTable:
         event_types=event_types,
         knows_offsets=table["tz_offset_min"].null_count < table.num_rows,
     )
+
+
+def local_hours(
+    times_ms: NDArray[np.int64], tz_offsets_min: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the local hour of day, in [0, 24), of Unix times and offsets from UTC."""
+    hours: NDArray[np.int64] = (times_ms + tz_offsets_min * MS_PER_MINUTE) // MS_PER_HOUR % 24
+    return hours
 
 
 def read_items(path: Path) -> pa.Table:

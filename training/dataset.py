@@ -90,14 +90,16 @@ class TrainingSet:
     def epoch(self, loop: LoopConfig, rng: np.random.Generator) -> Iterator[TrainingBatch]:
         """Yield the epoch's batches in an order that `rng` alone decides."""
         for rows in self.batches(loop, rng):
-            yield self._batch(self._spans[rows])
+            yield self.batch(rows)
 
     def batches(self, loop: LoopConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the sequences of each batch of an epoch, in random order."""
         lengths = self._spans[:, 1] - self._spans[:, 0]
         return bucketed_batches(lengths, loop.batch_size, rng, loop.batch_tokens)
 
-    def _batch(self, spans: NDArray[np.int64]) -> TrainingBatch:
+    def batch(self, rows: NDArray[np.int64]) -> TrainingBatch:
+        """Return the batch of the chosen sequences."""
+        spans = self._spans[rows]
         window, length = self._events.window, int((spans[:, 1] - spans[:, 0]).max()) - 1
         inputs = encode_spans(window, spans[:, 0], spans[:, 1] - 1, length)
         nexts = encode_spans(window, spans[:, 0] + 1, spans[:, 1], length)

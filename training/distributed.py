@@ -31,11 +31,14 @@ class Ranks:
         return self.rank == 0
 
 
+ALONE = Ranks()
+
+
 def join_ranks() -> Ranks:
     """Join the group that torchrun describes in the environment, or be alone."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Ranks()
+        return ALONE
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return Ranks(distributed.get_rank(), world)

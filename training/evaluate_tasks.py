@@ -1,6 +1,6 @@
 """Clicks and watch time: predictions for shown items, measured beside simple baselines."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from training.objectives import skip_type_codes
 from training.task_metrics import Floats, click_metrics, watch_metrics
 
 Predictions = Mapping[Task, Floats]
-Predictor = Callable[[NDArray[np.int64]], Predictions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,8 @@ def task_predictions(
     """
     tasks: list[Task] = [task for task in model.config.tasks if task != "next-item"]
     found: dict[Task, Floats] = {task: np.empty(len(rows)) for task in tasks}
+    if not tasks:
+        return found
     place_of = {row: place for place, row in enumerate(rows.tolist())}
     was_training = model.training
     model.eval()

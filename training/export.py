@@ -30,7 +30,7 @@ from service.contract.features import (
 )
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
-from training.data import EventTable, read_items
+from training.data import MS_PER_HOUR, EventTable, local_hours, read_items
 from training.dataset import past_window
 from training.evaluate import headline_rule
 from training.model.batch import serving_batch
@@ -41,7 +41,6 @@ from training.scorers import OnnxScorer, TorchScorer, copies
 
 ONNX_OPSET = 20
 POPULAR_PER_HOUR = 200
-MS_PER_HOUR = 3_600_000
 GOLDEN_CASES = 5
 DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
@@ -241,8 +240,7 @@ def _write_popularity(loaded: LoadedRun, folder: Path) -> None:
     everything = np.ones(len(events), bool)
     scopes = [("overall", 0, item_counts(events, everything), events.num_items)]
     window = events.window
-    local = window.timestamps_ms + window.tz_offsets_min * 60_000
-    hours = local // MS_PER_HOUR % 24
+    hours = local_hours(window.timestamps_ms, window.tz_offsets_min)
     if loaded.inputs.info.time_axis == "time":
         scopes += [
             ("hour", hour, item_counts(events, hours == hour), POPULAR_PER_HOUR)

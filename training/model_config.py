@@ -37,11 +37,6 @@ class ModelConfig:
     temperature: float = 0.05
     tasks: tuple[Task, ...] = ("next-item",)
 
-    @property
-    def num_layers(self) -> int:
-        """Return how many blocks or layers there are, which freezing counts."""
-        return 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig(ModelConfig):
@@ -61,11 +56,6 @@ class TransformerConfig(ModelConfig):
     emb_dropout: float = 0.2
     request_time: RequestTime = "known"
 
-    @property
-    def num_layers(self) -> int:
-        """Return the number of blocks."""
-        return self.num_blocks
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SasrecConfig(ModelConfig):
@@ -75,11 +65,6 @@ class SasrecConfig(ModelConfig):
     num_blocks: int = 2
     num_heads: int = 2
     normalised: bool = False
-
-    @property
-    def num_layers(self) -> int:
-        """Return the number of blocks."""
-        return self.num_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +79,6 @@ class Bert4RecConfig(ModelConfig):
     num_heads: int = 2
     normalised: bool = False
 
-    @property
-    def num_layers(self) -> int:
-        """Return the number of blocks."""
-        return self.num_blocks
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentConfig(ModelConfig):
@@ -108,11 +88,6 @@ class RecurrentConfig(ModelConfig):
     hidden_dim: int = 64
     depth: int = 1
     normalised: bool = False
-
-    @property
-    def num_layers(self) -> int:
-        """Return the number of recurrent layers."""
-        return self.depth
 
 
 FAMILIES: Mapping[str, type[ModelConfig]] = {

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.features import Arrays, Float32s
-from training.data import EventTable
+from training.data import EventTable, local_hours
 
-MS_PER_MINUTE = 60_000
-MS_PER_HOUR = 3_600_000
 HOURS = 24
 # What a past event weighs that does not follow the last item, or is at another hour.
 OTHER_PREDECESSOR = 0.01
@@ -53,15 +51,10 @@ class OwnTransitionsAtHour(OwnTransitions):
 
     def weights(self, arrays: Arrays) -> Float32s:
         """Return the transition's weight times the hour's; an unknown request has no hour."""
-        asked = _hour(arrays["request_time_ms"], arrays["request_tz_offset_min"])[:, None]
-        happened = _hour(arrays["timestamps_ms"], arrays["tz_offsets_min"])
+        asked = local_hours(arrays["request_time_ms"], arrays["request_tz_offset_min"])[:, None]
+        happened = local_hours(arrays["timestamps_ms"], arrays["tz_offsets_min"])
         apart = np.abs(asked - happened)
         near = np.minimum(apart, HOURS - apart) <= 1
         near |= arrays["request_time_ms"][:, None] == 0
         weights: Float32s = super().weights(arrays) * np.where(near, 1.0, OTHER_HOUR)
         return weights.astype(np.float32)
-
-
-def _hour(times_ms: NDArray[np.int64], offsets_min: NDArray[np.int64]) -> NDArray[np.int64]:
-    hours: NDArray[np.int64] = (times_ms + offsets_min * MS_PER_MINUTE) // MS_PER_HOUR % HOURS
-    return hours

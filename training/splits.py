@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import SplitConfig, TrainingError
-from training.data import EventTable
+from training.data import MS_PER_HOUR, EventTable
 
 # Fewer events leave nothing to train on once test and validation are taken.
 MIN_EVENTS_LEAVE_ONE_OUT = 3
-MS_PER_HOUR = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import local_hours
+
 Float64s: TypeAlias = NDArray[np.float64]
 RESAMPLES = 1_000
 FLIPS = 10_000
@@ -18,8 +20,6 @@ CONFIDENCE = 0.95
 SEED = 0
 ACTIVITY_GROUPS = ("low", "middle", "high")
 BLOCK_HOURS = 4
-MS_PER_HOUR = 3_600_000
-MS_PER_MIN = 60_000
 # Draws are made in blocks of about so many cells: 8 bytes each, 32 MiB.
 BLOCK_CELLS = 1 << 22
 
@@ -103,7 +103,7 @@ def hour_groups(
     >>> list(hour_groups(np.array([23 * 3_600_000]), np.array([120])))
     ['00-04']
     """
-    hours = (timestamps_ms + tz_offsets_min * MS_PER_MIN) // MS_PER_HOUR % 24
+    hours = local_hours(timestamps_ms, tz_offsets_min)
     names = [f"{first:02d}-{first + BLOCK_HOURS:02d}" for first in range(0, 24, BLOCK_HOURS)]
     return _groups(tuple(names), hours // BLOCK_HOURS)
 

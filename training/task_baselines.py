@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from training.data import EventTable
+from training.data import EventTable, local_hours
 from training.evaluate_tasks import Predictions, outcomes
 from training.model_config import Task
 from training.task_metrics import Floats
 
 # How many events of average outcome every user's and item's own are mixed with.
 PRIOR_EVENTS = 10.0
-MS_PER_MINUTE = 60_000
-MS_PER_HOUR = 3_600_000
 HOURS = 24
 L2_PENALTY = 1e-4
 FITTING_STEPS = 100
@@ -138,8 +136,8 @@ def _regression(
 
 def _hours(events: EventTable, rows: NDArray[np.int64]) -> Floats:
     """Return the local hour of rows as one column an hour, (rows, 24)."""
-    local = events.window.timestamps_ms[rows] + events.window.tz_offsets_min[rows] * MS_PER_MINUTE
-    columns: Floats = np.eye(HOURS)[local // MS_PER_HOUR % HOURS]
+    hours = local_hours(events.window.timestamps_ms[rows], events.window.tz_offsets_min[rows])
+    columns: Floats = np.eye(HOURS)[hours]
     return columns
 
 

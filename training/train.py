@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from training.checkpoints import BEST_FILE, LAST_FILE, TrainState, load_state, s
 from training.config import RunConfig, TrainingError, config_to_dict
 from training.data import DatasetInfo, EventTable
 from training.dataset import TrainingBatch, TrainingSet
-from training.distributed import LossModule, Ranks, join_ranks, own_rows, weighted, wrap
+from training.distributed import ALONE, LossModule, Ranks, join_ranks, own_rows, weighted, wrap
 from training.evaluate import headline_rule
 from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
@@ -126,10 +127,9 @@ class _Learner:
 
 
 def train_step(
-    learner: _Learner, batch: TrainingBatch, config: RunConfig, ranks: Ranks | None = None
+    learner: _Learner, batch: TrainingBatch, config: RunConfig, ranks: Ranks = ALONE
 ) -> float:
     """Take one optimiser step; return the mean loss per row, in nats."""
-    ranks = ranks or Ranks()
     kind = torch.bfloat16 if config.loop.precision == "bfloat16" else torch.float32
     device = next(learner.model.parameters()).device
     with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
@@ -145,14 +145,14 @@ def train_step(
     return value
 
 
-def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks | None = None) -> _Learner:
+def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks = ALONE) -> _Learner:
     """Build the model of a run and everything that moves it."""
     model = build_model(config, inputs.facts)
     if not config.pretrain.init_from:
         _start_heads(model, inputs)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     objective = make_objective(config, inputs.events, inputs.split.train)
-    module = wrap(LossModule(model, objective), ranks or Ranks())
+    module = wrap(LossModule(model, objective), ranks)
     decay = config.optim.ema_decay
     average = None
     if decay:
@@ -212,15 +212,16 @@ class _Trainer:
         log.info("resuming after epoch %d", state.epoch)
 
     def fit(self, on_epoch: OnEpoch) -> None:
-        with SummaryWriter(str(self.run / TENSORBOARD_DIR)) as board, _progress() as progress:
+        with self._board() as board, _progress() as progress:
             task = progress.add_task("epoch")
             while not self._done():
                 epoch = self.state.epoch + 1
                 started = time.monotonic()
-                batches = self._set.batches(self.config.loop, self._rng(epoch))
+                rng = np.random.default_rng([self.config.loop.seed, epoch])
+                batches = self._set.batches(self.config.loop, rng)
                 progress.reset(task, description=f"epoch {epoch}", total=len(batches))
                 losses = []
-                for loss in self._epoch(epoch):
+                for loss in self._epoch(epoch, batches):
                     losses.append(loss)
                     progress.advance(task)
                 trained = time.monotonic() - started
@@ -234,32 +235,33 @@ class _Trainer:
                 on_epoch(row)
         self._finish()
 
-    def _rng(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.loop.seed, epoch])
-
-    def _epoch(self, epoch: int) -> Iterator[float]:
+    def _epoch(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> Iterator[float]:
         loop, optim = self.config.loop, self.config.optim
         # Batches are the same for all processes, dropout is not.
         drawn = np.random.SeedSequence([loop.seed, epoch, self.ranks.rank]).generate_state(1)
         torch.manual_seed(int(drawn[0]))
         freeze(self._learner.model, self.config.pretrain, epoch)
         self._learner.model.train()
-        per_epoch = len(self._set.batches(loop, self._rng(epoch)))
-        step = (epoch - 1) * per_epoch
-        for batch in self._set.epoch(loop, self._rng(epoch)):
-            step += 1
-            rate = learning_rate(optim, step, loop.max_epochs * per_epoch)
+        first = (epoch - 1) * len(batches) + 1
+        for step, rows in enumerate(batches, start=first):
+            rate = learning_rate(optim, step, loop.max_epochs * len(batches))
             for group in self._learner.optimizer.param_groups:
                 group["lr"] = rate
-            loss = train_step(self._learner, batch, self.config, self.ranks)
+            loss = train_step(self._learner, self._set.batch(rows), self.config, self.ranks)
             if not np.isfinite(loss):
                 raise TrainingError(f"epoch {epoch}, step {step}: the loss is {loss}")
             yield loss
 
-    def _record(self, row: dict[str, float], board: SummaryWriter) -> None:
+    def _board(self) -> AbstractContextManager[SummaryWriter | None]:
+        if not self.ranks.writes:
+            return nullcontext()
+        return SummaryWriter(str(self.run / TENSORBOARD_DIR))
+
+    def _record(self, row: dict[str, float], board: SummaryWriter | None) -> None:
         epoch, score = int(row["epoch"]), row[SCORE]
-        for name, value in row.items():
-            board.add_scalar(name.replace("@", "_at_"), value, epoch)
+        if board is not None:
+            for name, value in row.items():
+                board.add_scalar(name.replace("@", "_at_"), value, epoch)
         best = score > self.state.best_score
         self.state = self._snapshot(
             epoch,

@@ -11,6 +11,7 @@ from tests.training import builders
 from training.augment import Augmenter, cooccurrence_substitutes
 from training.config import PretrainConfig, TrainingError
 from training.dataset import TrainingBatch, TrainingSet
+from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
 from training.objectives import make_objective
 from training.runs import read_inputs
@@ -51,7 +52,7 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> Non
     objective = make_objective(config, events, leave_one_out(events).train)
     batch, num_items = example()
     torch.manual_seed(1)
-    model = SequenceModel(config.model, num_items)
+    model = SequenceModel(config.model, ItemFacts.unknown(num_items))
     loss = objective(model, batch)
     assert torch.isfinite(loss.mean)
     assert loss.num_rows > 0
@@ -79,7 +80,9 @@ def test_what_does_not_go_together_is_refused(overrides: tuple[str, ...], messag
 
 def test_a_masked_event_does_not_reach_its_own_answer() -> None:
     """Other items at the masked places give the same queries there: nothing of them leaks."""
-    model = SequenceModel(builders.tiny_config("pretrain.objective=masked").model, 8).eval()
+    model = SequenceModel(
+        builders.tiny_config("pretrain.objective=masked").model, ItemFacts.unknown(8)
+    ).eval()
     batch, _ = example()
     window = batch.batch
     masked = torch.zeros_like(window.items, dtype=torch.bool)

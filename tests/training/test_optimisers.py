@@ -4,6 +4,7 @@ import pytest
 
 from tests.training import builders
 from training.config import OptimConfig, PretrainConfig
+from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
 from training.optimisers import freeze, learning_rate, make_optimizer
 
@@ -26,7 +27,7 @@ def test_a_constant_rate_stays() -> None:
 
 def tiny() -> SequenceModel:
     """A model with two blocks."""
-    return SequenceModel(builders.tiny_config().model, 5)
+    return SequenceModel(builders.tiny_config().model, ItemFacts.unknown(5))
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

@@ -1,5 +1,6 @@
 """Attention and what its blocks share: heads, masks, the choice of kernel."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -22,6 +23,22 @@ class Body(Protocol):
     def __call__(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
         """Map (batch, window, dim) to the last positions' (batch, num_queries, dim)."""
         ...
+
+
+class BlockBody(nn.Module):
+    """Attention blocks one over another, of which the last computes the queries only."""
+
+    def __init__(self, blocks: Iterable[nn.Module], dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+        self.final_norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
+        """See Body."""
+        for block in self.layers[:-1]:
+            x = block(x, mask)
+        normed: Tensor = self.final_norm(self.layers[-1](x, mask[:, :, -num_queries:]))
+        return normed
 
 
 def attention_mask(real: Tensor, *, causal: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model.attention import Attention, last_positions
+from training.model.attention import Attention, BlockBody, last_positions
 from training.model_config import Bert4RecConfig, SasrecConfig
 
 
@@ -32,21 +32,11 @@ class PlainBlock(nn.Module):
         return result
 
 
-class PlainBody(nn.Module):
-    """Plain blocks, of which the last computes the queries only."""
-
-    def __init__(self, config: SasrecConfig | Bert4RecConfig) -> None:
-        super().__init__()
-        bert = isinstance(config, Bert4RecConfig)
-        self.layers = nn.ModuleList(
-            PlainBlock(config.dim, config.num_heads, config.dropout, bert=bert)
-            for _ in range(config.num_blocks)
-        )
-        self.final_norm = nn.LayerNorm(config.dim)
-
-    def forward(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
-        """See Body."""
-        for block in self.layers[:-1]:
-            x = block(x, mask)
-        normed: Tensor = self.final_norm(self.layers[-1](x, mask[:, :, -num_queries:]))
-        return normed
+def plain_body(config: SasrecConfig | Bert4RecConfig) -> BlockBody:
+    """Build plain blocks, as wide within as the family has them."""
+    bert = isinstance(config, Bert4RecConfig)
+    blocks = (
+        PlainBlock(config.dim, config.num_heads, config.dropout, bert=bert)
+        for _ in range(config.num_blocks)
+    )
+    return BlockBody(blocks, config.dim)

@@ -4,16 +4,21 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from training.model.classic import PlainBody
+from training.model.classic import plain_body
 from training.model.recurrent import RecurrentBody
-from training.model.transformer import TransformerBody
-from training.model_config import Bert4RecConfig, ModelConfig, RecurrentConfig, SasrecConfig
-from training.model_config import TransformerConfig as LigrConfig
+from training.model.transformer import transformer_body
+from training.model_config import (
+    Bert4RecConfig,
+    ModelConfig,
+    RecurrentConfig,
+    SasrecConfig,
+    TransformerConfig,
+)
 
 BODIES: Mapping[type[ModelConfig], Callable[..., nn.Module]] = {
-    LigrConfig: TransformerBody,
-    SasrecConfig: PlainBody,
-    Bert4RecConfig: PlainBody,
+    TransformerConfig: transformer_body,
+    SasrecConfig: plain_body,
+    Bert4RecConfig: plain_body,
     RecurrentConfig: RecurrentBody,
 }
 

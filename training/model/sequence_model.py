@@ -43,13 +43,11 @@ class ModelOutput:
 class SequenceModel(nn.Module):
     """One model of any family over items of which `facts` tells what is known."""
 
-    def __init__(self, config: ModelConfig, facts: ItemFacts | int) -> None:
+    def __init__(self, config: ModelConfig, facts: ItemFacts) -> None:
         super().__init__()
-        known = ItemFacts.unknown(facts) if isinstance(facts, int) else facts
         self.config = config
-        self.num_items = known.num_items
         self.bidirectional = isinstance(config, Bert4RecConfig)
-        self.items = ItemTable(config, known)
+        self.items = ItemTable(config, facts)
         self.input = EventInput(
             config,
             getattr(config, "emb_dropout", config.dropout),
@@ -57,7 +55,7 @@ class SequenceModel(nn.Module):
         )
         self.mask_vector = nn.Parameter(torch.randn(config.dim) * 0.02)
         self.body = make_body(config)
-        self.heads = nn.ModuleDict(make_heads(config, known.num_items))
+        self.heads = nn.ModuleDict(make_heads(config, facts.num_items))
         self._add_time_and_place(config)
 
     def _add_time_and_place(self, config: ModelConfig) -> None:

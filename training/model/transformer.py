@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model.attention import MASKED, Attention, last_positions, split_heads
+from training.model.attention import MASKED, Attention, BlockBody, last_positions, split_heads
 from training.model_config import TransformerConfig
 
 
@@ -72,18 +72,7 @@ class HstuBlock(nn.Module):
         return result
 
 
-class TransformerBody(nn.Module):
-    """Blocks of one kind, of which the last computes the queries only."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        block = LigrBlock if config.block == "ligr" else HstuBlock
-        self.layers = nn.ModuleList(block(config) for _ in range(config.num_blocks))
-        self.final_norm = nn.LayerNorm(config.dim)
-
-    def forward(self, x: Tensor, mask: Tensor, real: Tensor, num_queries: int) -> Tensor:
-        """See Body."""
-        for block in self.layers[:-1]:
-            x = block(x, mask)
-        normed: Tensor = self.final_norm(self.layers[-1](x, mask[:, :, -num_queries:]))
-        return normed
+def transformer_body(config: TransformerConfig) -> BlockBody:
+    """Build blocks of the configured kind."""
+    block = LigrBlock if config.block == "ligr" else HstuBlock
+    return BlockBody((block(config) for _ in range(config.num_blocks)), config.dim)
