@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import RunConfig
+from training.config import RunConfig, TrainingError
 from training.data import DatasetInfo, EventTable
 from training.evaluate import headline_rule, validation_ndcg
 from training.evaluate_tasks import measure_tasks, outcomes, task_predictions
@@ -47,6 +47,12 @@ class Validator:
             row[SCORE] = row["ndcg@10"]
         else:
             row[SCORE] = row["auc"] if served == "click" else -row["watch_mse_log"]
+        if not np.isfinite(row[SCORE]):
+            raise TrainingError(
+                f"the validation cases give no score for the task {served!r}: none of them, or all "
+                "of them, were acted on, or no duration is known; widen the validation period with "
+                "split.validation_from, or choose other model.tasks"
+            )
         return row
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.training import builders
-from training.config import load_run_config
+from training.config import TrainingError, load_run_config
 from training.data import EVENT_SCHEMA, DatasetInfo, EventTable, event_table
 from training.evaluate_tasks import measure_tasks, outcomes
 from training.importers.events import ColumnOptions, import_events
@@ -121,3 +121,13 @@ def test_an_untrained_click_head_ranks_by_the_items_rates(tmp_path: Path) -> Non
     biases = model.item_vectors("click")[1:, -1].detach().numpy()
     expected = item_priors(table, split.train)["click"][1:]
     np.testing.assert_allclose(biases, expected, rtol=1e-5)
+
+
+def test_validation_cases_of_one_class_are_refused_with_the_reason(tmp_path: Path) -> None:
+    """Without both clicks and skips there is no AUC, no best epoch and nothing to export."""
+    dataset, _ = builders.cyclic_dataset(tmp_path)
+    config = builders.tiny_config('model.tasks=["click"]')
+    with pytest.raises(
+        TrainingError, match=r"no score for the task 'click'.*split\.validation_from"
+    ):
+        train(read_inputs(dataset, config), config, tmp_path / "run")
