@@ -111,11 +111,13 @@ class LoopConfig:
     """The training loop; `patience` counts validations without a better validation score.
 
     A batch holds `batch_size` sequences, or with `batch_tokens` above 0 as many of similar length
-    as have so many positions, padding included. `num_threads` 0 leaves torch its default.
+    as have so many positions, padding included. `shift_windows` cuts histories longer than the
+    window elsewhere every epoch. `num_threads` 0 leaves torch its default.
     """
 
     batch_size: int = 128
     batch_tokens: int = 0
+    shift_windows: bool = False
     max_epochs: int = 100
     patience: int = 5
     max_validation_users: int = 20_000
@@ -159,6 +161,11 @@ def _check_model(model: ModelConfig) -> None:
         raise TrainingError(
             f"model.dim = {model.dim} must be a multiple of model.num_heads = {heads}"
         )
+    if getattr(model, "positions", "") == "rotary" and model.dim // heads % 2:
+        raise TrainingError(
+            f"model.dim = {model.dim} over model.num_heads = {heads} must be even for "
+            "model.positions = 'rotary'"
+        )
     if not model.tasks or len(set(model.tasks)) < len(model.tasks):
         raise TrainingError(f"model.tasks = {list(model.tasks)} must name each task once")
 
@@ -171,7 +178,7 @@ _LEAST: tuple[tuple[str, str, int], ...] = (
     ("model", "hidden_dim", 1),
     ("model", "depth", 1),
     ("model", "window_len", 1),
-    ("model", "copy_heads", 1),
+    ("model", "copy_heads", 0),
     ("loss", "num_negatives", 1),
     ("loss", "next_item_weight", 0),
     ("loss", "click_weight", 0),

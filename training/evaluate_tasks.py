@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from training.data import EventTable
 from training.dataset import case_batches, inference_batch
+from training.model.rates import skip_type_codes
 from training.model.sequence_model import SequenceModel
 from training.model_config import RequestTime, Task
-from training.objectives import skip_type_codes
 from training.task_metrics import Floats, click_metrics, watch_metrics
 
 Predictions = Mapping[Task, Floats]

@@ -9,18 +9,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from service.contract.events import EVENT_TYPES
 from training.augment import Augmenter, View, cooccurrence_substitutes
 from training.baselines import item_counts
 from training.config import LossConfig, PretrainConfig, RunConfig, TrainingError
 from training.data import EventTable
 from training.dataset import TrainingBatch
-from training.losses import CopyBonus, full_cross_entropy, gbce, info_nce, sampled_softmax
+from training.losses import (
+    CopyBonus,
+    full_cross_entropy,
+    gbce,
+    info_nce,
+    sampled_softmax,
+)
+from training.model.rates import skip_type_codes
 from training.model.sequence_model import ModelOutput, SequenceModel
 from training.model_config import Bert4RecConfig, RecurrentConfig, Task
-
-# What an event of these types says of an item that was shown: that it was passed over.
-SKIP_TYPES = ("view", "dislike")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,6 @@ def make_objective(config: RunConfig, events: EventTable, train: NDArray[np.bool
         substitutes = cooccurrence_substitutes(events, train)
         return ContrastiveObjective(config.pretrain, Augmenter(config.pretrain, substitutes))
     return TaskObjective(config.loss, next_item)
-
-
-def skip_type_codes() -> list[int]:
-    """Return the event type indices, from 1, that count as passed over."""
-    return [EVENT_TYPES.index(name) + 1 for name in SKIP_TYPES]
 
 
 class NextItemLoss:
@@ -96,13 +94,18 @@ class TaskObjective:
             loss = self._next_loss(model, output, batch, rows)
             total = total + self._config.next_item_weight * loss
         if "click" in tasks:
-            logits = _own_scores(model, output, batch, real, "click")
-            loss = functional.binary_cross_entropy_with_logits(logits, acted[real].float())
+            wanted = acted[real].float()
+            targets = batch.targets[real]
+            logits = _own_scores(model, output, "click", real, targets)
+            logits = logits + _left_out(model, "click", targets, wanted)
+            loss = functional.binary_cross_entropy_with_logits(logits, wanted)
             total = total + self._config.click_weight * loss
         if "watch" in tasks:
             rows = real & batch.target_durations_s.isnan().logical_not()
-            predicted = _own_scores(model, output, batch, rows, "watch")
             wanted = torch.log1p(batch.target_durations_s[rows])
+            targets = batch.targets[rows]
+            predicted = _own_scores(model, output, "watch", rows, targets)
+            predicted = predicted + _left_out(model, "watch", targets, wanted)
             # Summed and divided, since the mean of no row at all is NaN.
             errors = ((predicted - wanted) ** 2).sum() / max(1, len(wanted))
             total = total + self._config.watch_weight * errors
@@ -111,8 +114,7 @@ class TaskObjective:
     def _next_loss(
         self, model: SequenceModel, output: ModelOutput, batch: TrainingBatch, rows: Tensor
     ) -> Tensor:
-        head = model.heads["next-item"]
-        query: Tensor = head.query(output.hidden[rows])  # type: ignore[operator]  # a head's method
+        query = model.query(output, "next-item", rows)
         items = model.item_vectors("next-item", output.table)[1:]
         copy = None
         if output.copy is not None:
@@ -145,8 +147,7 @@ class MaskedObjective:
             targets = torch.cat([targets, batch.targets[:, -1:]], dim=1)
             masked = torch.cat([masked, batch.targets[:, -1:] > 0], dim=1)
         output = model.read(window, table, vectors, targets.shape[1], both_ways=True)
-        head = model.heads["next-item"]
-        query: Tensor = head.query(output.hidden[masked])  # type: ignore[operator]  # a head's method
+        query = model.query(output, "next-item", masked)
         items = model.item_vectors("next-item", table)[1:]
         loss = self._next_item(query, items, targets[masked] - 1, None)
         return BatchLoss(loss, int(masked.sum()))
@@ -172,12 +173,17 @@ class ContrastiveObjective:
 
 
 def _own_scores(
-    model: SequenceModel, output: ModelOutput, batch: TrainingBatch, rows: Tensor, task: Task
+    model: SequenceModel, output: ModelOutput, task: Task, rows: Tensor, targets: Tensor
 ) -> Tensor:
     """Return a task's score of each row's own target, (rows,)."""
-    query: Tensor = model.heads[task].query(output.hidden[rows])  # type: ignore[operator]  # a head's method
-    items = model.item_vectors(task, output.table)
-    return (query * items[batch.targets[rows]]).sum(dim=-1)
+    items = model.item_vectors(task, output.table)[targets]
+    return (model.query(output, task, rows) * items).sum(dim=-1)
+
+
+def _left_out(model: SequenceModel, task: Task, targets: Tensor, outcomes: Tensor) -> Tensor:
+    """Return what takes each target's own outcome out of its item's rate, (rows,)."""
+    left_out: Tensor = model.heads[task].rates.left_out(targets, outcomes)  # type: ignore[union-attr,operator]  # a value head's
+    return left_out
 
 
 def _log_q(config: LossConfig, events: EventTable, train: NDArray[np.bool_]) -> Tensor:

@@ -11,11 +11,10 @@ from torch.nn import functional
 
 from training.data import EventTable, local_hours
 from training.evaluate_tasks import Predictions, outcomes
+from training.model.rates import PRIOR_EVENTS, Tally
 from training.model_config import Task
 from training.task_metrics import Floats
 
-# How many events of average outcome every user's and item's own are mixed with.
-PRIOR_EVENTS = 10.0
 HOURS = 24
 L2_PENALTY = 1e-4
 FITTING_STEPS = 100
@@ -53,21 +52,23 @@ def fit_task_baselines(
     return found
 
 
-def item_priors(events: EventTable, train: NDArray[np.bool_]) -> Predictions:
-    """Return every item's smoothed click logit and mean log1p seconds, (num_items + 1,) each.
-
-    Of training events only; where no dwell is known, `watch` is absent.
-    """
+def item_tallies(events: EventTable, train: NDArray[np.bool_]) -> dict[Task, Tally]:
+    """Return every item's training outcomes, clicks and log1p seconds, (num_items + 1,) each."""
     trained = np.flatnonzero(train)
     known = outcomes(events, trained)
     watched = np.isfinite(known.watched_s)
-    items, every = events.window.items, np.arange(events.num_items + 1)
-    clicks = known.clicked.astype(np.float64)
-    found: dict[Task, Floats] = {"click": _logit(_key_rates(items[trained], clicks, every))}
-    if watched.any():
-        logs = np.log1p(known.watched_s[watched])
-        found["watch"] = _key_rates(items[trained[watched]], logs, every)
-    return found
+    items = events.window.items[trained]
+    logs = np.log1p(known.watched_s[watched])
+    return {
+        "click": _tally(items, known.clicked.astype(np.float64), events.num_items),
+        "watch": _tally(items[watched], logs, events.num_items),
+    }
+
+
+def _tally(items: NDArray[np.int64], values: Floats, num_items: int) -> Tally:
+    counts = np.bincount(items, minlength=num_items + 1)
+    totals = np.bincount(items, weights=values, minlength=num_items + 1)
+    return Tally(torch.from_numpy(counts).float(), torch.from_numpy(totals).float())
 
 
 def _key_rates(keys: NDArray[np.int64], values: Floats, asked: NDArray[np.int64]) -> Floats:

@@ -25,11 +25,12 @@ from training.dataset import TrainingBatch, TrainingSet
 from training.distributed import ALONE, LossModule, Ranks, join_ranks, own_rows, weighted, wrap
 from training.evaluate import headline_rule
 from training.items import ItemFacts
+from training.model.copy_head import SeenBias
 from training.model.sequence_model import SequenceModel
 from training.objectives import make_objective
 from training.optimisers import freeze, learning_rate, make_optimizer
 from training.splits import Split
-from training.task_baselines import item_priors
+from training.task_baselines import item_tallies
 from training.validation import SCORE, Validator
 
 METRICS_FILE = "metrics.json"
@@ -71,23 +72,26 @@ def train(
     return trainer.state
 
 
-def build_model(config: RunConfig, facts: ItemFacts) -> SequenceModel:
+def build_model(inputs: TrainInputs, config: RunConfig) -> SequenceModel:
     """Build a run's model with the weights that its seed gives, or those of `init_from`."""
     torch.manual_seed(config.loop.seed)
-    model = SequenceModel(config.model, facts)
+    model = SequenceModel(config.model, inputs.facts)
+    _start_heads(model, inputs)
     if config.pretrain.init_from:
         _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE)
     return model
 
 
 def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
-    """Start click and watch heads at the items' smoothed rates, so that they learn what differs."""
-    if set(model.config.tasks) == {"next-item"}:
+    """Start value heads at counted rates, the bias of seen items at how often items repeat."""
+    if isinstance(model.copy_head, SeenBias):
+        model.copy_head.start_at(inputs.info.repeat_share)
+    value_tasks = set(model.config.tasks) - {"next-item"}
+    if not value_tasks:
         return
-    for task, values in item_priors(inputs.events, inputs.split.train).items():
-        if task in model.config.tasks:
-            head = model.heads[task]
-            head.start_at(torch.from_numpy(values).float())  # type: ignore[operator]  # a head's method
+    for task, tally in item_tallies(inputs.events, inputs.split.train).items():
+        if task in value_tasks:
+            model.heads[task].rates.start_at(tally)  # type: ignore[union-attr,operator]  # a value head's
 
 
 def _load_weights(model: SequenceModel, path: Path) -> None:
@@ -147,9 +151,7 @@ def train_step(
 
 def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks = ALONE) -> _Learner:
     """Build the model of a run and everything that moves it."""
-    model = build_model(config, inputs.facts)
-    if not config.pretrain.init_from:
-        _start_heads(model, inputs)
+    model = build_model(inputs, config)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     objective = make_objective(config, inputs.events, inputs.split.train)
     module = wrap(LossModule(model, objective), ranks)

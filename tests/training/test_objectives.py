@@ -38,6 +38,7 @@ def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
         ("loss.name=bce", "loss.num_negatives=1"),
         ("loss.name=gbce", "loss.num_negatives=4"),
         ("model.copy=true", "model.copy_heads=2"),
+        ("model.copy=true", "model.copy_heads=0"),
         ('model.tasks=["next-item", "click", "watch"]',),
         ("pretrain.objective=masked",),
         ("pretrain.objective=contrastive",),
@@ -53,6 +54,9 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> Non
     batch, num_items = example()
     torch.manual_seed(1)
     model = SequenceModel(config.model, ItemFacts.unknown(num_items))
+    with torch.no_grad():
+        for parameter in model.parameters():  # value heads start at zero, and pass nothing on
+            parameter.add_(torch.randn_like(parameter) * 0.1)
     loss = objective(model, batch)
     assert torch.isfinite(loss.mean)
     assert loss.num_rows > 0

@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from service.contract.events import EVENT_TYPES
 from tests.training import builders
 from training.config import TrainingError, load_run_config
 from training.data import EVENT_SCHEMA, DatasetInfo, EventTable, event_table
-from training.evaluate_tasks import measure_tasks, outcomes
+from training.evaluate_tasks import measure_tasks, outcomes, task_predictions
 from training.importers.events import ColumnOptions, import_events
 from training.items import ItemFacts
+from training.model.batch import serving_batch
+from training.model.rates import OutcomeRates, window_tally
+from training.model_config import Task
 from training.runs import evaluate_run, read_inputs
 from training.splits import global_temporal
-from training.task_baselines import fit_task_baselines, item_priors
+from training.task_baselines import fit_task_baselines, item_tallies
 from training.train import TrainInputs, make_learner, train
 
 NUM_USERS, NUM_SHOWN = 40, 12
@@ -96,31 +101,86 @@ def test_a_run_with_tasks_reports_them_beside_the_baselines(tmp_path: Path, pres
     assert ("watch_mse_log" in tasks["model"]) == (preset == "video")
 
 
-def test_heads_start_at_the_items_rates() -> None:
-    """Four clicks of four, ten average events beside them: (4 + 10 * mean) / 14, as a logit."""
+def rates(task: Task) -> OutcomeRates:
+    """Return a task's rates over the training events of `events()`."""
     table = events()
-    everything = np.ones(len(table), bool)
-    priors = item_priors(table, everything)
+    config = load_run_config("lstm-video", None, ["model.event_types=true"]).model
+    found = OutcomeRates(config, task, table.num_items)
+    found.start_at(item_tallies(table, np.ones(len(table), bool))[task])
+    return found
+
+
+def test_items_rates_are_smoothed_log_odds() -> None:
+    """Clicks of an item's shows, ten average events beside them, above the mean's log odds."""
+    table = events()
     truth = outcomes(table, np.arange(len(table)))
-    item = int(table.window.items[0])
+    item, mean = int(table.window.items[0]), truth.clicked.mean()
     own = truth.clicked[table.window.items == item]
-    rate = (own.sum() + 10 * truth.clicked.mean()) / (len(own) + 10)
-    assert priors["click"][item] == pytest.approx(np.log(rate / (1 - rate)))
-    assert priors["click"].shape == priors["watch"].shape == (table.num_items + 1,)
+    rate = (own.sum() + 10 * mean) / (len(own) + 10)
+    expected = np.log(rate / (1 - rate)) - np.log(mean / (1 - mean))
+    assert rates("click").of_items()[item].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_untrained_click_head_ranks_by_the_items_rates(tmp_path: Path) -> None:
-    """Before the first step a model with tasks already knows what counting knows."""
+@pytest.mark.parametrize("task", ["click", "watch"])
+def test_a_training_event_leaves_its_own_outcome_out_of_its_items_rate(task: Task) -> None:
+    """The correction equals counting again without the event."""
+    table = events()
+    found = rates(task)
+    truth = outcomes(table, np.arange(len(table)))
+    row = 0
+    others = np.arange(len(table)) != row
+    without = OutcomeRates(load_run_config("lstm-video").model, task, table.num_items)
+    without.start_at(item_tallies(table, others)[task])
+    without.mean.copy_(found.mean)
+    value = float(truth.clicked[row]) if task == "click" else np.log1p(truth.watched_s[row])
+    item = torch.tensor([int(table.window.items[row])])
+    corrected = found.of_items()[item] + found.left_out(item, torch.tensor([float(value)]))
+    torch.testing.assert_close(corrected, without.of_items()[item])
+
+
+def test_a_users_rate_counts_the_past_alone() -> None:
+    """A skip, two clicks, padding: each query sees the outcomes up to its own event."""
+    view, like = (EVENT_TYPES.index(name) + 1 for name in ("view", "like"))
+    batch = serving_batch(
+        {
+            "items": torch.tensor([[0, 3, 1, 2]]),
+            "event_types": torch.tensor([[0, view, like, like]]),
+            "durations_s": torch.tensor([[torch.nan, 0.0, torch.nan, 3.0]]),
+        }
+    )
+    clicks = window_tally(batch, "click", 3)
+    assert clicks.counts.tolist() == [[1, 2, 3]]
+    assert clicks.totals.tolist() == [[0, 1, 2]]
+    watches = window_tally(batch, "watch", 2)
+    assert watches.counts.tolist() == [[1, 2]]
+    assert watches.totals[0].tolist() == pytest.approx([0, np.log(4)])
+
+
+@pytest.mark.parametrize("preset", ["video", "lstm-video"])
+def test_an_untrained_click_head_is_the_counted_rates(preset: str, tmp_path: Path) -> None:
+    """Before the first step a click's log odds are the mean's, the item's and the user's added."""
     table = events()
     split = global_temporal(table, 0.8, 0.9)
     info = DatasetInfo("t", "t", "time", 0, 0, 0, 0, {}, 0.0, "")
-    facts = ItemFacts.unknown(table.num_items)
-    inputs = TrainInputs(table, info, split, tmp_path, facts)
-    config = load_run_config("lstm-video", None, ["model.dim=8", "model.hidden_dim=8"])
+    inputs = TrainInputs(table, info, split, tmp_path, ItemFacts.unknown(table.num_items))
+    config = load_run_config(preset, None, ["model.dim=8", "model.hidden_dim=8"])
     model = make_learner(inputs, config).model
-    biases = model.item_vectors("click")[1:, -1].detach().numpy()
-    expected = item_priors(table, split.train)["click"][1:]
-    np.testing.assert_allclose(biases, expected, rtol=1e-5)
+    predicted = task_predictions(model, table, split.validation, config.model.request_time)
+    head = model.heads["click"].rates
+    assert isinstance(head, OutcomeRates)
+    items = torch.from_numpy(table.window.items[split.validation])
+    by_item = (head.center() + head.of_items()[items]).detach().numpy()
+    by_user = [
+        _log_odds_of_past(table, row, config.model.window_len, head) for row in split.validation
+    ]
+    np.testing.assert_allclose(predicted["click"], by_item + by_user, rtol=1e-4, atol=1e-5)
+
+
+def _log_odds_of_past(table: EventTable, row: int, window_len: int, head: OutcomeRates) -> float:
+    past = np.arange(max(table.user_starts[table.users[row]], row - window_len), row)
+    clicks, mean = outcomes(table, past).clicked.sum(), float(head.mean)
+    rate = (clicks + 10 * mean) / (len(past) + 10)
+    return float(np.log(rate / (1 - rate)) - np.log(mean / (1 - mean)))
 
 
 def test_validation_cases_of_one_class_are_refused_with_the_reason(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ Idea: copying as in CopyNet (Gu et al., 2016) and RepeatNet (Ren et al., 2019), 
 the log, so that one matrix product still scores the catalogue.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,7 @@ MIN_LOGIT, MAX_LOGIT = -15.0, 8.0
 # A single past event starts as a tenth of a reason to come back.
 START_LOGIT = -2.3
 LEAST_MASS = 1e-9
+LEAST_REPEAT_SHARE = 1e-4
 
 
 class CopyHead(nn.Module):
@@ -58,7 +61,7 @@ class CopyHead(nn.Module):
         """Return the weights of queries (batch, queries, dim) over (batch, window, dim) events."""
         num_queries = hidden.shape[1]
         logits = self._logits(hidden, vectors, batch)  # (batch, heads, queries, window)
-        visible = self._visible(batch.items, num_queries)  # (batch, queries, window)
+        visible = visible_events(batch.items, num_queries)  # (batch, queries, window)
         strength = torch.exp(logits.clamp(MIN_LOGIT, MAX_LOGIT)).sum(dim=1) * visible
         same = (batch.items[:, :, None] == batch.items[:, None, :]).to(hidden.dtype)
         mass = (strength @ same).clamp(min=LEAST_MASS)  # of each position's item
@@ -114,11 +117,39 @@ class CopyHead(nn.Module):
         )
         return hours * WEEKDAYS + days
 
-    def _visible(self, items: Tensor, num_queries: int) -> Tensor:
-        window = items.shape[1]
-        places = torch.arange(window, device=items.device)
-        past = places[None, :] <= places[-num_queries:, None]
-        return (past[None] & (items > 0)[:, None, :]).to(torch.float32)
+
+class SeenBias(nn.Module):
+    """The copy head without heads: one learned number for every item of the user's window.
+
+    Where nobody comes back it grows strongly negative, and the network need not learn what each
+    user has had already. Shared out over an item's events, as the copy head's bonus is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Parameter(torch.zeros(()))
+
+    def start_at(self, repeat_share: float) -> None:
+        """Start at the log of how often an event repeats an item, which a step hardly moves."""
+        with torch.no_grad():
+            self.seen.fill_(math.log(max(repeat_share, LEAST_REPEAT_SHARE)))
+
+    def forward(self, hidden: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
+        """Return the weights of queries (batch, queries, dim) over the window's events."""
+        num_queries = hidden.shape[1]
+        visible = visible_events(batch.items, num_queries)  # (batch, queries, window)
+        same = (batch.items[:, :, None] == batch.items[:, None, :]).to(hidden.dtype)
+        counts = (visible @ same).clamp(min=1.0)  # of each position's item
+        weights: Tensor = self.seen * visible / counts
+        return weights
+
+
+def visible_events(items: Tensor, num_queries: int) -> Tensor:
+    """Return which real events are in each query's past, its own included, as 0 and 1."""
+    window = items.shape[1]
+    places = torch.arange(window, device=items.device)
+    past = places[None, :] <= places[-num_queries:, None]
+    return (past[None] & (items > 0)[:, None, :]).to(torch.float32)
 
 
 def _difference(asked: Tensor, happened: Tensor, cycle: int) -> Tensor:

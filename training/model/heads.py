@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model_config import ModelConfig
+from training.model.rates import OutcomeRates
+from training.model_config import ModelConfig, Task
 
 MAX_SCALE = 100.0
 
@@ -41,36 +42,41 @@ class NextItemHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Scores that are one number an item: a click's logit, or the log1p of seconds watched."""
+    """Scores that are one number an item: a click's logit, or the log1p of seconds watched.
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
+    Counted rates of item and user, plus what the network adds, which starts at nothing.
+    """
+
+    def __init__(self, config: ModelConfig, task: Task, num_items: int) -> None:
         super().__init__()
+        self.rates = OutcomeRates(config, task, num_items)
         self.project = nn.Linear(config.dim, config.dim)
         self.own = nn.Linear(config.dim, 1)
         self.bias = nn.Parameter(torch.zeros(num_items + 1))
         # Item vectors start short, so that an inner product of them would hardly move at first.
         self.log_scale = nn.Parameter(torch.tensor(math.log(math.sqrt(config.dim))))
+        for layer in (self.project, self.own):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def start_at(self, priors: Tensor) -> None:
-        """Start the items' biases at what is known of each before training, (num_items + 1,)."""
-        with torch.no_grad():
-            self.bias.copy_(priors)
-
-    def query(self, hidden: Tensor) -> Tensor:
-        """Return query vectors (..., dim + 2) of (..., dim)."""
+    def query(self, hidden: Tensor, users: Tensor) -> Tensor:
+        """Return query vectors (..., dim + 2) of (..., dim) and users' rates (...)."""
         projected = self.project(hidden) * self.log_scale.exp()
-        return _with_one(torch.cat([projected, self.own(hidden)], dim=-1))
+        own = self.own(hidden) + users[..., None] + self.rates.center()
+        return _with_one(torch.cat([projected, own], dim=-1))
 
     def items(self, table: Tensor) -> Tensor:
         """Return item vectors (num_items + 1, dim + 2), row 0 all zero."""
         real = (torch.arange(len(table), device=table.device) > 0)[:, None].to(table.dtype)
-        return _with_bias(torch.cat([table, real], dim=1), self.bias)
+        return _with_bias(torch.cat([table, real], dim=1), self.bias + self.rates.of_items())
 
 
 def make_heads(config: ModelConfig, num_items: int) -> dict[str, nn.Module]:
     """Build the head of every task that the settings name."""
     return {
-        task: (NextItemHead if task == "next-item" else ValueHead)(config, num_items)
+        task: NextItemHead(config, num_items)
+        if task == "next-item"
+        else ValueHead(config, task, num_items)
         for task in config.tasks
     }
 

@@ -4,6 +4,7 @@ Every family is a body between the same way in and the same way out, so all of t
 same losses, export to the same graph and are served unchanged.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from training.items import ItemFacts
 from training.model.attention import attention_mask
 from training.model.batch import Batch
-from training.model.copy_head import CopyHead
+from training.model.copy_head import CopyHead, SeenBias
 from training.model.heads import make_heads
 from training.model.inputs import EventInput, ItemTable, RequestPlace
 from training.model.place import DistanceBias, event_places
@@ -32,12 +33,14 @@ class ModelOutput:
     """What one pass gives.
 
     `hidden` is (batch, queries, dim), `table` the item vectors (num_items + 1, dim) before any
-    head, `copy` the weights over the window (batch, queries, window) or None.
+    head, `copy` the weights over the window (batch, queries, window) or None, `users` what each
+    value head's task says of the user's own past, (batch, queries).
     """
 
     hidden: Tensor
     table: Tensor
     copy: Tensor | None
+    users: Mapping[Task, Tensor]
 
 
 class SequenceModel(nn.Module):
@@ -70,7 +73,10 @@ class SequenceModel(nn.Module):
         known = config.request_time == "known"
         self.request_time = RequestTime(config.dim) if known else None
         self.request_place = RequestPlace(config.dim) if config.places else None
-        self.copy_head = CopyHead(config, time_gaps=gaps or known) if config.copy else None
+        self.copy_head: CopyHead | SeenBias | None = None
+        if config.copy:
+            heads = config.copy_heads
+            self.copy_head = CopyHead(config, time_gaps=gaps or known) if heads else SeenBias()
 
     def forward(self, batch: Batch, num_queries: int, *, both_ways: bool = False) -> ModelOutput:
         """Encode the last `num_queries` positions; `both_ways` lets events see later ones.
@@ -107,11 +113,25 @@ class SequenceModel(nn.Module):
         copy = None
         if self.copy_head is not None and not both_ways:
             copy = self.copy_head(hidden, vectors, batch)
-        return ModelOutput(hidden, table, copy)
+        users: dict[Task, Tensor] = {
+            task: self.heads[task].rates.of_users(batch, num_queries)  # type: ignore[union-attr,operator]  # a value head's
+            for task in self.config.tasks
+            if task != "next-item"
+        }
+        return ModelOutput(hidden, table, copy, users)
 
-    def query(self, output: ModelOutput, task: Task | None = None) -> Tensor:
-        """Return the query vectors (batch, queries, out_dim) of a task, or of the served one."""
-        query: Tensor = self.heads[task or self.config.tasks[0]].query(output.hidden)  # type: ignore[operator]  # a head's method
+    def query(
+        self, output: ModelOutput, task: Task | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return the query vectors (batch, queries, out_dim) of a task, or of the served one.
+
+        With `rows`, a mask of (batch, queries), those of the chosen alone, (rows, out_dim).
+        """
+        task = task or self.config.tasks[0]
+        parts = [output.hidden, *([output.users[task]] if task in output.users else [])]
+        if rows is not None:
+            parts = [part[rows] for part in parts]
+        query: Tensor = self.heads[task].query(*parts)  # type: ignore[operator]  # a head's method
         return query
 
     def item_vectors(self, task: Task | None = None, table: Tensor | None = None) -> Tensor:
