@@ -74,10 +74,15 @@ class TrainingSet:
     ) -> None:
         self._events = events
         self._time = time
-        spans = training_spans(events, train, window_len)
+        self._window_len = window_len
+        self._ends = training_ends(events, train)
         if users is not None:
-            spans = spans[np.isin(events.users[spans[:, 0]], users)]
-        self._spans = spans
+            self._ends[np.isin(np.arange(len(self._ends)), users, invert=True)] = 0
+        self._spans = self._cut(0)
+
+    def _cut(self, newest: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        starts = self._events.user_starts[:-1]
+        return training_spans(starts, self._ends, self._window_len, newest)
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -94,6 +99,8 @@ class TrainingSet:
 
     def batches(self, loop: LoopConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the sequences of each batch of an epoch, in random order."""
+        if loop.shift_windows:
+            self._spans = self._cut(rng.integers(self._window_len, size=len(self._ends)))
         lengths = self._spans[:, 1] - self._spans[:, 0]
         return bucketed_batches(lengths, loop.batch_size, rng, loop.batch_tokens)
 
@@ -114,25 +121,39 @@ class TrainingSet:
         )
 
 
+def training_ends(events: EventTable, train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the row after each user's last training event, (users,) int64.
+
+    A user's training events are a prefix of their events under every split, which is checked.
+    """
+    counts = np.bincount(events.users[train], minlength=events.num_users)
+    ends = events.user_starts[:-1] + counts
+    before = np.arange(len(train)) < ends[events.users]
+    if not bool((before == train).all()):
+        raise ValueError("training events of a user are not a prefix of their events")
+    return ends
+
+
 def training_spans(
-    events: EventTable, train: NDArray[np.bool_], window_len: int
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    window_len: int,
+    shift: NDArray[np.int64] | int = 0,
 ) -> NDArray[np.int64]:
     """Return [first, last) rows of the training sequences, (sequences, 2) int64.
 
-    A user's training events are a prefix of their events under every split, which is checked.
-    Neighbouring sequences share one event: the last of the older is the first of the newer.
+    Users' events are rows [starts, ends). A sequence predicts at most `window_len` events, and
+    neighbouring ones share one event: the last of the older is the first of the newer. Where a
+    history is longer, the newest sequence predicts `shift` events fewer; the oldest takes the rest.
     """
-    counts = np.bincount(events.users[train], minlength=events.num_users)
-    spans = []
-    for start, count in zip(events.user_starts[:-1], counts, strict=True):
-        end = int(start + count)
-        if not bool(train[start:end].all()):
-            raise ValueError("training events of a user are not a prefix of their events")
-        while end - start >= 2:  # noqa: PLR2004 - one event to read and one to predict
-            first = max(int(start), end - window_len - 1)
-            spans.append((first, end))
-            end = first + 1
-    return np.array(spans, np.int64).reshape(-1, 2)
+    targets = ends - starts - 1
+    shifts = np.where(targets > window_len, shift, 0)
+    counts = np.where(targets > 0, -(-(targets + shifts) // window_len), 0)
+    order = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    lasts = np.repeat(ends + shifts, counts) - order * window_len
+    firsts = np.maximum(lasts - window_len - 1, np.repeat(starts, counts))
+    lasts = np.minimum(lasts, np.repeat(ends, counts))
+    return np.stack([firsts, lasts], axis=1).astype(np.int64)
 
 
 def bucketed_batches(

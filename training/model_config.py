@@ -17,7 +17,8 @@ class ModelConfig:
     and rating to its vector; `categories` and `places` join an item's categories, place cell and
     coordinates to the item's vector, and `places` the distance from the last event to the query.
     Output: `normalised` vectors with a learned `temperature`, or plain inner products with a bias
-    per item. `copy` adds the bonus for items of the user's own history.
+    per item. `copy` adds the bonus for items of the user's own history, with `copy_heads` 0 one
+    number for all of them.
     `tasks` are the heads that are trained, the first is the one that is served.
     """
 
@@ -42,6 +43,8 @@ class ModelConfig:
 class TransformerConfig(ModelConfig):
     """The default: causal blocks, `ligr` (gated attention and SwiGLU) or `hstu`.
 
+    `positions` are vectors by place in the window (`absolute`), or rotations of attention's queries
+    and keys by which only distances count (`rotary`).
     `time_gaps` adds the attention bias from log-bucketed time gaps, `distances` one from
     log-bucketed distances; `emb_dropout` is the dropout of the input, `dropout` of the branches.
     """
@@ -51,6 +54,7 @@ class TransformerConfig(ModelConfig):
     num_blocks: int = 2
     num_heads: int = 2
     hidden_dim: int = 192
+    positions: Literal["absolute", "rotary"] = "absolute"
     time_gaps: bool = True
     distances: bool = False
     emb_dropout: float = 0.2

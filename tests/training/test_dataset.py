@@ -1,10 +1,17 @@
 """Windows, targets and batches."""
 
 import numpy as np
+import pytest
 
 from tests.training import builders
 from training.config import LoopConfig
-from training.dataset import TrainingSet, bucketed_batches, case_batches, training_spans
+from training.dataset import (
+    TrainingSet,
+    bucketed_batches,
+    case_batches,
+    training_ends,
+    training_spans,
+)
 from training.splits import leave_one_out
 
 LOOP = LoopConfig(batch_size=8)
@@ -13,10 +20,39 @@ LOOP = LoopConfig(batch_size=8)
 def test_every_training_event_but_the_first_is_a_target_once() -> None:
     """A history of 8 training events and windows of 3 gives 7 targets in 3 sequences."""
     events = builders.events(["abcdefgh"])
-    spans = training_spans(events, np.ones(8, bool), 3)
+    ends = training_ends(events, np.ones(8, bool))
+    spans = training_spans(events.user_starts[:-1], ends, 3)
     assert spans.tolist() == [[4, 8], [1, 5], [0, 2]]
     targets = [row for first, last in spans for row in range(first + 1, last)]
     assert sorted(targets) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_cuts_that_move_still_train_every_event_once(shift: int) -> None:
+    """Wherever long histories are cut; what fits into one window is never cut."""
+    events = builders.events(["abcdefgh", "abcd", "a"])
+    ends = training_ends(events, np.ones(13, bool))
+    spans = training_spans(events.user_starts[:-1], ends, 3, np.full(3, shift))
+    targets = [row for first, last in spans for row in range(first + 1, last)]
+    assert sorted(targets) == [*range(1, 8), *range(9, 12)]
+    assert max(last - first for first, last in spans) <= 4
+    assert [8, 12] in spans.tolist()
+    assert [4, 8] in spans.tolist() if shift == 0 else [4 + shift, 8] in spans.tolist()
+
+
+def test_windows_are_cut_elsewhere_every_epoch_when_asked() -> None:
+    """`loop.shift_windows` draws the cuts from the epoch's generator, so a resumed run agrees."""
+    events = builders.events(["abcdefghij" * 3])
+    training = TrainingSet(events, np.ones(30, bool), 6, "unknown")
+    loop = LoopConfig(batch_size=8, shift_windows=True)
+
+    def cuts(seed: int) -> list[int]:
+        (batch,) = training.epoch(loop, np.random.default_rng(seed))
+        assert int((batch.targets > 0).sum()) == training.num_targets == 29
+        return sorted((batch.targets > 0).sum(dim=1).tolist())
+
+    assert cuts(3) == cuts(3)
+    assert len({tuple(cuts(seed)) for seed in range(20)}) > 1
 
 
 def test_targets_are_the_next_items_and_their_times_ask() -> None:

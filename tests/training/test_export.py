@@ -16,6 +16,7 @@ from tests.training import builders
 from training.dataset import past_window
 from training.export import encoder_bytes, export_bundle, item_matrix
 from training.items import ItemFacts
+from training.model.copy_head import CopyHead
 from training.model.sequence_model import SequenceModel
 from training.runs import LoadedRun, load_run, read_inputs
 from training.scorers import OnnxScorer, TorchScorer
@@ -137,6 +138,12 @@ EVERYTHING = (
     [
         pytest.param(EVERYTHING, id="ligr with every input"),
         pytest.param(("model.block=hstu",), id="hstu"),
+        pytest.param(("model.positions=rotary",), id="rotary"),
+        pytest.param(("model.copy=true", "model.copy_heads=0"), id="seen alone"),
+        pytest.param(
+            ("model.event_types=true", "model.durations=true", 'model.tasks=["watch", "click"]'),
+            id="watch",
+        ),
         pytest.param(("model.family=sasrec",), id="sasrec"),
         pytest.param(("model.family=bert4rec",), id="bert4rec"),
         pytest.param(("model.family=gru", "model.depth=2"), id="gru"),
@@ -193,7 +200,7 @@ def test_a_bundle_of_a_copying_model_is_served_with_its_bonus(tmp_path: Path) ->
     found = served.ranker.score_batch(arrays)
     np.testing.assert_allclose(found[0, 1:], expected[0, 1:], atol=contract.GOLDEN_TOLERANCE)
     head = loaded.model.copy_head
-    assert head is not None
+    assert isinstance(head, CopyHead)
     with torch.no_grad():
         head.seen.add_(5.0)
     lifted = TorchScorer(loaded.model).score(arrays) - expected

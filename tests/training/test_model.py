@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from training.items import ItemFacts
+from training.model.attention import Rotary
 from training.model.batch import Batch, serving_batch
+from training.model.copy_head import CopyHead, SeenBias
 from training.model.sequence_model import SequenceModel
 from training.model.time import NUM_GAP_BUCKETS, gap_bucket
 from training.model_config import (
@@ -26,6 +28,9 @@ FAMILIES: dict[str, ModelConfig] = {
     "ligr": CONFIG,
     "ligr, blind": replace(CONFIG, request_time="unknown", time_gaps=False),
     "hstu": replace(CONFIG, block="hstu"),
+    "rotary": replace(CONFIG, positions="rotary"),
+    "hstu, rotary": replace(CONFIG, block="hstu", positions="rotary"),
+    "seen alone": replace(CONFIG, positions="rotary", copy=True, copy_heads=0),
     "all inputs": replace(
         CONFIG, event_types=True, durations=True, values=True, copy=True, copy_heads=2,
         places=True, distances=True, categories=True,
@@ -141,6 +146,31 @@ def test_padding_has_a_zero_item_vector(name: str) -> None:
     assert model(FAMILIES[name]).item_vectors()[0].abs().sum().item() == 0.0
 
 
+def test_rotary_positions_count_from_the_query_alone() -> None:
+    """Two neighbours are as far apart early in a window as late: with one block, one query."""
+    config = replace(CONFIG, positions="rotary", time_gaps=False, request_time="unknown")
+    built = model(config)
+    window = batch([1, 2, 1, 2])
+    first, last = encode(built, window, 4)[0, 1], encode(built, batch([1, 2]))[0, 0]
+    torch.testing.assert_close(first, last)
+    swapped = encode(built, batch([2, 1]))[0, 0]
+    assert not torch.allclose(last, swapped)
+    order = encode(built, batch([3, 1, 2]))[0, 0]
+    assert not torch.allclose(order, encode(built, batch([1, 3, 2]))[0, 0])
+
+
+def test_without_rotation_the_order_of_earlier_events_is_lost() -> None:
+    """What the rotary test shows is the rotation's doing: without angles two orders are one."""
+    config = replace(
+        CONFIG, positions="rotary", time_gaps=False, request_time="unknown", num_blocks=1
+    )
+    built = model(config)
+    for module in built.modules():
+        if isinstance(module, Rotary):
+            module.frequencies.zero_()
+    torch.testing.assert_close(encode(built, batch([3, 1, 2])), encode(built, batch([1, 3, 2])))
+
+
 def test_a_filled_mask_sees_both_sides() -> None:
     """BERT4Rec's query is a mask after the newest event, and every event reaches it."""
     built = model(FAMILIES["bert4rec"])
@@ -197,7 +227,7 @@ def test_a_copy_bonus_is_the_log_of_one_plus_the_weight_of_the_past() -> None:
     torch.manual_seed(0)
     built = SequenceModel(replace(COPYING, copy_heads=1), facts()).eval()
     head = built.copy_head
-    assert head is not None
+    assert isinstance(head, CopyHead)
     with torch.no_grad():
         head.query.weight.zero_()
         head.base.fill_(-1.0)
@@ -213,7 +243,7 @@ def test_a_copy_bonus_knows_what_followed_the_present_item_before() -> None:
     torch.manual_seed(0)
     built = SequenceModel(replace(COPYING, copy_heads=1), facts()).eval()
     head = built.copy_head
-    assert head is not None
+    assert isinstance(head, CopyHead)
     with torch.no_grad():
         head.query.weight.zero_()
         head.follows.fill_(2.0)
@@ -221,3 +251,13 @@ def test_a_copy_bonus_knows_what_followed_the_present_item_before() -> None:
     start = head.base[0].item()
     assert bonus[8].item() == pytest.approx(np.log1p(np.exp(start + 2.0)), abs=1e-5)
     assert bonus[5].item() == pytest.approx(np.log1p(np.exp(start)), abs=1e-5)
+
+
+def test_without_heads_every_seen_item_gets_the_one_learned_number() -> None:
+    """However often an item came, and nothing for the others."""
+    built = SequenceModel(replace(COPYING, copy_heads=0), facts()).eval()
+    with torch.no_grad():
+        assert isinstance(built.copy_head, SeenBias)
+        built.copy_head.seen.fill_(-7.0)
+    bonus = copy_bonus(built, batch([0, 2, 5, 2]))
+    assert bonus.tolist() == pytest.approx([0, 0, -7, 0, 0, -7, 0, 0, 0, 0])

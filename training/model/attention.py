@@ -9,6 +9,7 @@ from torch.nn import functional
 
 # Finite, so that a row without any key is no NaN.
 MASKED = -1e4
+ROTARY_BASE = 10_000.0
 
 
 class Body(Protocol):
@@ -65,12 +66,35 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.view(batch, length, num_heads, dim // num_heads).transpose(1, 2)
 
 
+class Rotary(nn.Module):
+    """Positions as rotations of queries and keys, so that only distances count (Su et al., 2021).
+
+    Of (batch, heads, length, head_dim); the last of a length is always the window's last.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        steps = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        self.register_buffer("frequencies", ROTARY_BASE**-steps, persistent=False)
+
+    def forward(self, x: Tensor, window: int) -> Tensor:
+        """Rotate the vectors of the last positions of a window."""
+        places = torch.arange(window, device=x.device)[window - x.shape[2] :]
+        angles = places[:, None] * self.frequencies  # (length, head_dim / 2)
+        cos, sin = torch.cos(angles), torch.sin(angles)
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
+
+
 class Attention(nn.Module):
     """Multi-head softmax attention under an additive mask or bias."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, rotary: Rotary | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.rotary = rotary
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -80,6 +104,9 @@ class Attention(nn.Module):
         query = split_heads(self.query(queries), self.num_heads)
         key, value = self.key_value(keys).chunk(2, dim=-1)
         key, value = split_heads(key, self.num_heads), split_heads(value, self.num_heads)
+        if self.rotary is not None:
+            window = keys.shape[1]
+            query, key = self.rotary(query, window), self.rotary(key, window)
         projected: Tensor = self.out(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
         return projected
 

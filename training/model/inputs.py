@@ -96,8 +96,10 @@ class EventInput(nn.Module):
         super().__init__()
         self.scale = math.sqrt(config.dim)
         self.window_len = config.window_len + extra_positions
-        self.positions = nn.Embedding(self.window_len, config.dim)
-        nn.init.normal_(self.positions.weight, std=0.02)
+        self.positions: nn.Embedding | None = None
+        if getattr(config, "positions", "absolute") == "absolute":
+            self.positions = nn.Embedding(self.window_len, config.dim)
+            nn.init.normal_(self.positions.weight, std=0.02)
         self.types = _small_table(len(EVENT_TYPES) + 1, config.dim) if config.event_types else None
         self.durations = (
             _small_table(NUM_DURATION_BUCKETS, config.dim) if config.durations else None
@@ -108,8 +110,10 @@ class EventInput(nn.Module):
     def forward(self, vectors: Tensor, batch: Batch) -> Tensor:
         """Return inputs (batch, window, dim) of item vectors (batch, window, dim)."""
         window = vectors.shape[1]
-        places = torch.arange(window, device=vectors.device) + (self.window_len - window)
-        x = vectors * self.scale + self.positions(places)
+        x = vectors * self.scale
+        if self.positions is not None:
+            places = torch.arange(window, device=vectors.device) + (self.window_len - window)
+            x = x + self.positions(places)
         if self.types is not None:
             x = x + self.types(batch.event_types)
         if self.durations is not None:

@@ -4,7 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model.attention import MASKED, Attention, BlockBody, last_positions, split_heads
+from training.model.attention import (
+    MASKED,
+    Attention,
+    BlockBody,
+    Rotary,
+    last_positions,
+    split_heads,
+)
 from training.model_config import TransformerConfig
 
 
@@ -14,7 +21,7 @@ class LigrBlock(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = Attention(config.dim, config.num_heads)
+        self.attention = Attention(config.dim, config.num_heads, rotary_of(config))
         self.attention_gate = nn.Linear(config.dim, config.dim)
         self.feed_norm = nn.LayerNorm(config.dim)
         self.feed_in = nn.Linear(config.dim, 2 * config.hidden_dim, bias=False)
@@ -51,6 +58,7 @@ class HstuBlock(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.gate_query = nn.Linear(config.dim, 2 * config.dim, bias=False)
         self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.rotary = rotary_of(config)
         self.mixed_norm = nn.LayerNorm(config.dim)
         self.out = nn.Linear(config.dim, config.dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -64,12 +72,19 @@ class HstuBlock(nn.Module):
         )
         key, value = functional.silu(self.key_value(keys)).chunk(2, dim=-1)
         query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
+        if self.rotary is not None:
+            query, key = self.rotary(query, x.shape[1]), self.rotary(key, x.shape[1])
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
         visible = (mask > MASKED / 2).to(x.dtype)
         mixed = (functional.silu(logits) * visible / self.window_len) @ value
         gated = self.mixed_norm(mixed.transpose(1, 2).flatten(2)) * gate
         result: Tensor = tail + self.out(self.dropout(gated))
         return result
+
+
+def rotary_of(config: TransformerConfig) -> Rotary | None:
+    """Return the rotation of a block's queries and keys, None where positions are vectors."""
+    return Rotary(config.dim // config.num_heads) if config.positions == "rotary" else None
 
 
 def transformer_body(config: TransformerConfig) -> BlockBody:
