@@ -108,8 +108,13 @@ def full_cross_entropy(
     return loss
 
 
-def sampled_softmax(
-    query: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor
+def sampled_softmax(  # noqa: PLR0917 - as full_cross_entropy, plus the sample
+    query: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    log_q: Tensor,
+    copy: CopyBonus | None = None,
 ) -> Tensor:
     """Return the cross-entropy of the targets among themselves and shared negatives, in nats.
 
@@ -122,9 +127,22 @@ def sampled_softmax(
     """
     positive = (query * items[targets]).sum(dim=1, keepdim=True)  # (rows, 1)
     drawn = query @ items[negatives].T - (log_q[negatives] + math.log(len(negatives)))
+    if copy is not None:
+        own = copy.weights * (copy.items == targets[:, None])
+        positive = positive + own.sum(dim=1, keepdim=True)
+        drawn = drawn + _bonus_of(negatives, copy)
     drawn = drawn.masked_fill(negatives[None] == targets[:, None], HIT_LOGIT)
     logits = torch.cat([positive, drawn], dim=1)  # (rows, 1 + num_negatives)
     return functional.cross_entropy(logits, torch.zeros_like(targets))
+
+
+def _bonus_of(items: Tensor, copy: CopyBonus) -> Tensor:
+    """Return what the copy bonus adds to shared items in each row, (rows, len(items))."""
+    distinct, place_of = torch.unique(items, return_inverse=True)
+    places = torch.searchsorted(distinct, copy.items).clamp(max=len(distinct) - 1)
+    drawn = (distinct[places] == copy.items).to(copy.weights.dtype)
+    bonus = copy.weights.new_zeros(len(copy.items), len(distinct))
+    return bonus.scatter_add(1, places, copy.weights * drawn)[:, place_of]
 
 
 def gbce(query: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, t: float) -> Tensor:

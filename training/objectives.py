@@ -68,7 +68,8 @@ class NextItemLoss:
             drawn = torch.multinomial(self._log_q.exp(), config.num_negatives, replacement=True).to(
                 query.device
             )
-            return sampled_softmax(query, items, targets, drawn, self._log_q.to(query.device))
+            log_q = self._log_q.to(query.device)
+            return sampled_softmax(query, items, targets, drawn, log_q, copy)
         shape = (len(targets), config.num_negatives)
         drawn = torch.randint(len(items), shape, device=query.device)
         return gbce(query, items, targets, drawn, config.gbce_t if config.name == "gbce" else 0.0)
@@ -196,8 +197,11 @@ def _log_q(config: LossConfig, events: EventTable, train: NDArray[np.bool_]) -> 
 
 def _check(config: RunConfig) -> None:
     model, objective = config.model, config.pretrain.objective
-    if model.copy and config.loss.name != "full":
-        raise TrainingError(f"loss.name = {config.loss.name!r}: model.copy = true needs 'full'")
+    if model.copy and config.loss.name not in ("full", "sampled"):
+        raise TrainingError(
+            f"loss.name = {config.loss.name!r}: model.copy = true needs 'full' or 'sampled'; "
+            "or set model.copy = false"
+        )
     if objective == "masked" and isinstance(model, RecurrentConfig):
         raise TrainingError(
             f"pretrain.objective = 'masked' needs attention both ways; model.family = "
@@ -207,4 +211,7 @@ def _check(config: RunConfig) -> None:
     if both_ways and "next-item" not in model.tasks:
         raise TrainingError("model.tasks must hold 'next-item' to fill in masked events")
     if isinstance(model, Bert4RecConfig) and (len(model.tasks) > 1 or model.copy):
-        raise TrainingError("model.family = 'bert4rec' has the one task 'next-item' and no copy")
+        raise TrainingError(
+            "model.family = 'bert4rec' has the one task 'next-item' and no copy; set "
+            "model.copy = false"
+        )

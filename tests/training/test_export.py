@@ -145,7 +145,7 @@ EVERYTHING = (
             id="watch",
         ),
         pytest.param(("model.family=sasrec",), id="sasrec"),
-        pytest.param(("model.family=bert4rec",), id="bert4rec"),
+        pytest.param(("model.family=bert4rec", "model.copy=false"), id="bert4rec"),
         pytest.param(("model.family=gru", "model.depth=2"), id="gru"),
         pytest.param(("model.family=lstm", 'model.tasks=["click"]'), id="lstm, click"),
         pytest.param(("model.family=rnn",), id="rnn"),

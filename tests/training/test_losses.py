@@ -64,6 +64,24 @@ def test_sampling_every_item_once_comes_near_the_full_loss() -> None:
     torch.testing.assert_close(sampled, full_cross_entropy(query, items, targets))
 
 
+def test_a_copy_bonus_counts_for_target_and_negatives_alike() -> None:
+    """Every item drawn once from all: with a bonus, too, the full softmax's loss and gradients."""
+    query, items, targets = example(9)
+    generator = torch.Generator().manual_seed(4)
+    window = torch.randint(-1, 17, (9, 6), generator=generator)
+    weights = torch.randn(9, 6, generator=generator).requires_grad_()
+    copy = CopyBonus(window, weights)
+    log_q = torch.full((17,), -math.log(17))
+    sampled = sampled_softmax(query, items, targets, torch.arange(17), log_q, copy)
+    full = full_cross_entropy(query, items, targets, copy)
+    torch.testing.assert_close(sampled, full)
+    ours, theirs = (torch.autograd.grad(loss, [query, weights]) for loss in (sampled, full))
+    torch.testing.assert_close(ours, theirs)
+    twice = torch.arange(17).repeat(2)
+    repeated = sampled_softmax(query, items, targets, twice, log_q, copy)
+    torch.testing.assert_close(repeated, full)
+
+
 def test_an_accidental_hit_is_no_negative() -> None:
     """The target among the negatives must not push its own score down: one class, loss 0."""
     query, items, targets = example(1)

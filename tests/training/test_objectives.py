@@ -35,14 +35,14 @@ def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
         ("loss.name=full", "loss.label_smoothing=0.1"),
         ("loss.name=sampled", "loss.num_negatives=4"),
         ("loss.name=sampled", "loss.num_negatives=4", "loss.sampler=popularity"),
-        ("loss.name=bce", "loss.num_negatives=1"),
-        ("loss.name=gbce", "loss.num_negatives=4"),
+        ("loss.name=bce", "loss.num_negatives=1", "model.copy=false"),
+        ("loss.name=gbce", "loss.num_negatives=4", "model.copy=false"),
         ("model.copy=true", "model.copy_heads=2"),
         ("model.copy=true", "model.copy_heads=0"),
         ('model.tasks=["next-item", "click", "watch"]',),
         ("pretrain.objective=masked",),
         ("pretrain.objective=contrastive",),
-        ("model.family=bert4rec",),
+        ("model.family=bert4rec", "model.copy=false"),
         ("model.family=lstm", 'model.tasks=["click"]'),
     ],
 )
@@ -69,7 +69,7 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("model.copy=true", "loss.name=bce"), "needs 'full'"),
+        (("model.copy=true", "loss.name=bce"), "needs 'full' or 'sampled'"),
         (("model.family=gru", "pretrain.objective=masked"), "reads one way"),
         (('model.tasks=["click"]', "pretrain.objective=masked"), "must hold 'next-item'"),
         (("model.family=bert4rec", "model.copy=true"), "no copy"),
