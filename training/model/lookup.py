@@ -5,6 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# A bias must reach several nats before attention follows it, and Adam moves a weight by about the
+# learning rate a step: tables are multiplied by this, so that small data sets get there too.
+BIAS_GAIN = 8.0
+
 
 class _PairLookup(torch.autograd.Function):
     """Indexing whose backward counts: `embedding` adds row by row and takes ten times as long."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.batch import Batch
-from training.model.lookup import pair_lookup
+from training.model.lookup import BIAS_GAIN, pair_lookup
 
 EARTH_RADIUS_KM = 6371.0088
 NUM_DISTANCE_BUCKETS = 32
@@ -52,7 +52,7 @@ class DistanceBias(nn.Module):
         distance = haversine_km(
             lats[:, :, None], lons[:, :, None], lats[:, None, :], lons[:, None, :]
         )
-        return pair_lookup(self.table.weight, distance_bucket(distance))
+        return pair_lookup(self.table.weight * BIAS_GAIN, distance_bucket(distance))
 
 
 class PlaceFeatures(nn.Module):

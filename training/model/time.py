@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.batch import Batch
-from training.model.lookup import pair_lookup
+from training.model.lookup import BIAS_GAIN, pair_lookup
 
 NUM_GAP_BUCKETS = 64
 # Log2 of the longest gap told apart, in seconds: 2**30 s are 34 years.
@@ -64,7 +64,7 @@ class GapBias(nn.Module):
     def forward(self, query_times_ms: Tensor, timestamps_ms: Tensor) -> Tensor:
         """Return the bias (batch, heads, queries, keys) of times (batch, queries) and keys'."""
         gaps = query_times_ms[:, :, None] - timestamps_ms[:, None, :]  # (batch, queries, keys)
-        return pair_lookup(self.table.weight, gap_bucket(gaps))
+        return pair_lookup(self.table.weight * BIAS_GAIN, gap_bucket(gaps))
 
 
 class RequestTime(nn.Module):
