@@ -117,7 +117,7 @@ class LoopConfig:
 
     batch_size: int = 128
     batch_tokens: int = 0
-    shift_windows: bool = False
+    shift_windows: bool = True
     max_epochs: int = 100
     patience: int = 5
     max_validation_users: int = 20_000

@@ -54,7 +54,7 @@ class TransformerConfig(ModelConfig):
     num_blocks: int = 2
     num_heads: int = 2
     hidden_dim: int = 192
-    positions: Literal["absolute", "rotary"] = "absolute"
+    positions: Literal["absolute", "rotary"] = "rotary"
     time_gaps: bool = True
     distances: bool = False
     emb_dropout: float = 0.2

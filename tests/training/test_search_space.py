@@ -91,8 +91,8 @@ def test_a_missing_space_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_that_only_fit_together_may_vary_together(tmp_path: Path) -> None:
-    """45 is no multiple of the preset's two heads, but of three; depth belongs to the GRU."""
-    heads = read(tmp_path, "model.dim = [45, 48]\nmodel.num_heads = [1, 3]")
+    """54 over the preset's two heads is odd, over three heads even; depth belongs to the GRU."""
+    heads = read(tmp_path, "model.dim = [54, 48]\nmodel.num_heads = [1, 3]")
     family = read(tmp_path, 'model.depth = [1, 2]\nmodel.family = ["gru", "lstm"]')
     assert [axis.name for axis in heads] == ["model.dim", "model.num_heads"]
     assert [axis.name for axis in family] == ["model.depth", "model.family"]
