@@ -48,11 +48,18 @@ log = logging.getLogger(__name__)
 
 
 class ServingEncoder(nn.Module):
-    """The graph that is served: raw window and request arrays in, query vector and copies out."""
+    """The graph that is served: raw window and request arrays in, query vector and copies out.
+
+    The item table is taken once, here: summed from categories and places inside the graph, it
+    would be made anew for the whole catalogue on every request.
+    """
+
+    table: Tensor
 
     def __init__(self, model: SequenceModel) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("table", model.items().detach().clone())
         self.inputs = encoder_inputs(model.config)
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
@@ -61,7 +68,7 @@ class ServingEncoder(nn.Module):
         `arrays` are those that `encoder_inputs` names, in its order.
         """
         batch = serving_batch(dict(zip(self.inputs, arrays, strict=True)))
-        output = self.model(batch, num_queries=1)
+        output = self.model.read(batch, self.table, self.table[batch.items], num_queries=1)
         query = self.model.query(output)[:, 0]
         if copies(self.model) and output.copy is not None:
             return query, output.copy[:, 0]

@@ -1,9 +1,11 @@
 """Export: parity, the bundle's files and what they say."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -206,3 +208,21 @@ def test_a_bundle_of_a_copying_model_is_served_with_its_bonus(tmp_path: Path) ->
     lifted = TorchScorer(loaded.model).score(arrays) - expected
     assert lifted[0, 1:5] == pytest.approx(5.0, abs=1e-3)
     assert lifted[0, 5:] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_graph_holds_the_item_table_instead_of_making_it() -> None:
+    """With categories and places the table is a sum over the catalogue; a request only gathers."""
+    config, num_items = builders.tiny_config(*EVERYTHING).model, 500
+    facts = replace(
+        ItemFacts.unknown(num_items),
+        categories=np.ones(num_items, np.int64),
+        category_starts=np.maximum(np.arange(num_items + 2) - 1, 0),
+        num_categories=1,
+    )
+    model = SequenceModel(config, facts).eval()
+    assert model.items.categories is not None
+    graph = onnx.load_from_string(encoder_bytes(model)).graph
+    assert [num_items + 1, config.dim] in [list(each.dims) for each in graph.initializer]
+    # The categories' means came out as a loop over all items.
+    assert not {"Loop", "Scan", "SequenceConstruct"} & {node.op_type for node in graph.node}
+    assert not any("categor" in each.name for each in graph.initializer)
