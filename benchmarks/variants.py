@@ -19,6 +19,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from peers.models import write_json
 
 from service.contract.features import Arrays
 from training.config import load_run_config
@@ -32,7 +33,6 @@ from training.train import METRICS_FILE, train
 
 LATENCY_ROUNDS = 300
 SHOWN = ("ndcg@10", "hr@10", "auc", "log_loss", "watch_mse_log")
-CUTS = {"ndcg@1": "acc@1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def main() -> None:
         for variant in variants(table):
             rows.append(measured(variant, table, seed, arguments))
             report = {"table": arguments.table.stem, "split": arguments.split, "rows": rows}
-            write(arguments.json, report | {"variants": summaries(rows)})
+            write_json(arguments.json, report | {"variants": summaries(rows)})
             print(line(rows[-1]["name"] + f" seed {seed}", rows[-1]), flush=True)
     print(f"\nmeans over {len(arguments.seeds)} seeds, {arguments.split} cases")
     for name, row in summaries(rows).items():
@@ -81,7 +81,7 @@ def measured(
     variant: Variant, table: dict[str, Any], seed: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Train one variant, unless that is done, and return its figures."""
-    runs = arguments.work / arguments.table.stem
+    runs = arguments.work / (arguments.table.stem + ("-quick" if arguments.quick else ""))
     settings = [*variant.settings, f"loop.seed={seed}", f"loop.num_threads={arguments.threads}"]
     if variant.after:
         settings.append(f"pretrain.init_from={runs / f'{variant.after}-seed{seed}'}")
@@ -153,14 +153,6 @@ def line(name: str, row: dict[str, Any]) -> str:
     latency = f"  {row['onnx_ms']:.2f} ms" if "onnx_ms" in row else ""
     size = f"{row['parameters'] / 1000:.0f} k parameters"
     return f"{name:<34}{quality}  {size}  {row['train_seconds']:.0f} s{latency}"
-
-
-def write(path: Path, document: dict[str, Any]) -> None:
-    """Write a report aside and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    aside.replace(path)
 
 
 def parse() -> argparse.Namespace:

@@ -80,9 +80,9 @@ class TrainingSet:
             self._ends[np.isin(np.arange(len(self._ends)), users, invert=True)] = 0
         self._spans = self._cut(0)
 
-    def _cut(self, newest: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    def _cut(self, shift: NDArray[np.int64] | int) -> NDArray[np.int64]:
         starts = self._events.user_starts[:-1]
-        return training_spans(starts, self._ends, self._window_len, newest)
+        return training_spans(starts, self._ends, self._window_len, shift)
 
     def __len__(self) -> int:
         return len(self._spans)

@@ -244,6 +244,7 @@ class _Trainer:
         torch.manual_seed(int(drawn[0]))
         freeze(self._learner.model, self.config.pretrain, epoch)
         self._learner.model.train()
+        # Moving cuts change the count of batches by a few, which the schedule can bear.
         first = (epoch - 1) * len(batches) + 1
         for step, rows in enumerate(batches, start=first):
             rate = learning_rate(optim, step, loop.max_epochs * len(batches))
