@@ -1,7 +1,9 @@
 """The dataset: what `import` writes and every later stage reads.
 
 A dataset is a directory with `events.parquet` (one row per event, ordered by user, time and the
-source's own order), `items.parquet` and `dataset.json` (what it is, what was dropped and why).
+source's own order), `items.parquet`, `dataset.json` (what it is, what was dropped and why) and
+`arrays/`: the events once more, encoded, one .npy file a column. Every stage maps those into
+memory, so that a log larger than memory trains, and processes on one machine share its pages.
 """
 
 import hashlib
@@ -16,14 +18,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from service.contract.events import EVENT_TYPES
-from service.contract.features import Window
+from service.contract.features import WINDOW_INPUTS, Arrays, Window
 from service.contract.vocabulary import Vocabulary
 from training.config import TrainingError
 
 EVENTS_FILE = "events.parquet"
 ITEMS_FILE = "items.parquet"
 DATASET_FILE = "dataset.json"
-DATASET_SCHEMA = 1
+ARRAYS_DIR = "arrays"
+IDS_FILE = "ids.json"
+DATASET_SCHEMA = 2
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000
 
@@ -112,18 +116,62 @@ class EventTable:
 
 
 def read_dataset(path: Path) -> tuple[EventTable, DatasetInfo]:
-    """Read a dataset; raises TrainingError when it is missing, damaged or of another schema."""
+    """Read a dataset; raises TrainingError when it is missing, damaged or of another schema.
+
+    The arrays are mapped, not read, and cannot be written to.
+    """
     info = read_info(path)
-    try:
-        table = pq.read_table(path / EVENTS_FILE, schema=EVENT_SCHEMA)
-    except (OSError, pa.ArrowInvalid) as exc:
-        raise TrainingError(f"{path / EVENTS_FILE}: cannot be read: {exc}") from exc
-    if table.num_rows != info.num_events:
+    events = _map_arrays(path / ARRAYS_DIR)
+    if len(events) != info.num_events:
         raise TrainingError(
-            f"{path}: {EVENTS_FILE} has {table.num_rows} rows, {DATASET_FILE} says "
+            f"{path}: {ARRAYS_DIR} holds {len(events)} events, {DATASET_FILE} says "
             f"{info.num_events}; import it again"
         )
-    return event_table(table), info
+    return events, info
+
+
+def write_arrays(folder: Path, events: EventTable) -> None:
+    """Write what `read_dataset` maps: a file for each column, and the ids."""
+    folder.mkdir()
+    for name, column in _columns(events).items():
+        np.save(folder / f"{name}.npy", column)
+    ids = {
+        "users": events.user_ids,
+        "items": tuple(events.items),
+        "knows_offsets": events.knows_offsets,
+    }
+    (folder / IDS_FILE).write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+
+
+def _columns(events: EventTable) -> Arrays:
+    own = {"users": events.users, "user_starts": events.user_starts}
+    return own | {name: getattr(events.window, name) for name in WINDOW_INPUTS}
+
+
+def _map_arrays(folder: Path) -> EventTable:
+    try:
+        ids = json.loads((folder / IDS_FILE).read_bytes())
+        users, starts = _map(folder, "users"), _map(folder, "user_starts")
+        window = Window(**{name: _map(folder, name) for name in WINDOW_INPUTS})
+    except (OSError, ValueError) as exc:
+        raise TrainingError(f"{folder}: cannot be read: {exc}; import the data again") from exc
+    lengths = {len(getattr(window, name)) for name in WINDOW_INPUTS} | {len(users)}
+    if len(lengths) > 1 or len(starts) != len(ids["users"]) + 1:
+        raise TrainingError(f"{folder}: its columns differ in length; import the data again")
+    return EventTable(
+        users=users,
+        window=window,
+        user_starts=starts,
+        user_ids=tuple(ids["users"]),
+        items=Vocabulary(ids["items"]),
+        event_types=Vocabulary(EVENT_TYPES),
+        knows_offsets=ids["knows_offsets"],
+    )
+
+
+def _map(folder: Path, name: str) -> NDArray[Any]:
+    # As a plain array: NumPy's memmap class costs time in every slice and gains nothing here.
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
 
 
 def read_info(path: Path) -> DatasetInfo:
@@ -137,7 +185,9 @@ def read_info(path: Path) -> DatasetInfo:
         ) from exc
     if document.get("schema") != DATASET_SCHEMA:
         found = document.get("schema")
-        raise TrainingError(f"{path}: dataset schema {found!r}, this build reads {DATASET_SCHEMA}")
+        raise TrainingError(
+            f"{path}: dataset schema {found!r}, this build reads {DATASET_SCHEMA}; import it again"
+        )
     try:
         return DatasetInfo(**document)
     except TypeError as exc:

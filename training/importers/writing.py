@@ -10,14 +10,19 @@ import pyarrow.parquet as pq
 from training.cleaning import Cleaned, CleanOptions, clean
 from training.config import TrainingError
 from training.data import (
+    ARRAYS_DIR,
     DATASET_FILE,
     EVENTS_FILE,
     ITEM_SCHEMA,
     ITEMS_FILE,
     DatasetInfo,
+    event_table,
     table_sha256,
+    write_arrays,
 )
 from training.importers.raw_log import RawLog
+
+DATASET_ENTRIES = {EVENTS_FILE, ITEMS_FILE, DATASET_FILE, ARRAYS_DIR}
 
 
 def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -> DatasetInfo:
@@ -35,6 +40,7 @@ def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -
     aside.mkdir(parents=True)
     pq.write_table(cleaned.events, aside / EVENTS_FILE, compression="zstd")
     pq.write_table(_with_events(log.items, cleaned.events), aside / ITEMS_FILE, compression="zstd")
+    write_arrays(aside / ARRAYS_DIR, event_table(cleaned.events))
     (aside / DATASET_FILE).write_text(info.to_json(), encoding="utf-8")
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -49,7 +55,7 @@ def _check_replaceable(out: Path) -> None:
     """Raise TrainingError unless `out` is new, empty, or a dataset and nothing else."""
     if not out.name or (out.exists() and not out.is_dir()):
         raise TrainingError(f"{out}: give --out a folder of its own")
-    others = {path.name for path in out.glob("*")} - {EVENTS_FILE, ITEMS_FILE, DATASET_FILE}
+    others = {path.name for path in out.glob("*")} - DATASET_ENTRIES
     if others:
         raise TrainingError(
             f"{out}: holds {min(others)}, which is no part of a dataset and would be lost; "
