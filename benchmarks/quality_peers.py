@@ -1,9 +1,10 @@
 """Ranking quality of our trainer beside RecTools' HSTU and SASRec: same splits, same metric code.
 
 For each data set and task the split is made once. `known` and `blind` are leave-one-out with and
-without times; `temporal` is the global temporal split with times. All models are stopped on the
-same validation cases by NDCG@10, tested once, and ranked by training.metrics.target_ranks under
-both rules for seen items. Finished models are kept in --work, so an interrupted run goes on.
+without times; `temporal` is the global temporal split and `trajectory` the one of check-ins, both
+with times. All models are stopped on the same validation cases by NDCG@10, tested once, and ranked
+by training.metrics.target_ranks under both rules for seen items. Finished models are kept in
+--work, so an interrupted run goes on; --add takes the rows of earlier reports over.
 
     python benchmarks/quality_peers.py --json peers.json
     python benchmarks/quality_peers.py --datasets ml-100k --tasks known --seeds 1 --quick --json -
@@ -17,10 +18,8 @@ from typing import Any
 
 from peers.environment import peer_python
 from peers.models import Bench, Prepared, measure_ours, measure_peer, prepare
-from peers.plan import PEERS, TASKS, peer_jobs
+from peers.plan import DATASET_TASKS, PEERS, TASKS, peer_jobs
 from peers.report import ratio_key, report, show
-
-DATASETS = ("ml-100k", "grocery", "nyc")
 
 
 def main() -> None:
@@ -34,10 +33,10 @@ def main() -> None:
         quick=arguments.quick,
         configs=dict(entry.split("=", 1) for entry in arguments.config),
     )
-    found: list[dict[str, Any]] = []
+    found = [row for path in arguments.add for row in json.loads(path.read_text("utf-8"))["rows"]]
     for seed in arguments.seeds:
         for dataset in arguments.datasets:
-            for task in arguments.tasks:
+            for task in arguments.tasks or DATASET_TASKS[dataset]:
                 prepared = prepare(bench, arguments.data_dir / dataset, dataset, task)
                 for row in measure(bench, prepared, arguments, seed):
                     found.append(row)
@@ -81,8 +80,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--datasets", type=listed(str), default=list(DATASETS))
-    parser.add_argument("--tasks", type=listed(str), default=list(TASKS))
+    parser.add_argument("--datasets", type=listed(str), default=list(DATASET_TASKS))
+    parser.add_argument("--tasks", type=listed(str), help="those of the data set, if absent")
     parser.add_argument("--seeds", type=listed(int), default=[1, 2, 3])
     parser.add_argument("--peers", type=listed(str), default=list(PEERS), help="'' for none")
     parser.add_argument(
@@ -95,10 +94,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="torch's, for every model")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"))
     parser.add_argument("--peer-python", type=Path, help="an interpreter with RecTools")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="reports to add to")
     parser.add_argument("--json", required=True, help="where the report goes, - for nowhere")
     arguments = parser.parse_args()
-    for name, known in (("peers", PEERS), ("tasks", TASKS)):
-        unknown = [entry for entry in getattr(arguments, name) if entry not in known]
+    choices = {"datasets": DATASET_TASKS, "peers": PEERS, "tasks": TASKS}
+    for name, known in choices.items():
+        unknown = [entry for entry in getattr(arguments, name) or () if entry not in known]
         if unknown:
             parser.error(f"--{name} {unknown[0]!r} is unknown; there are {', '.join(known)}")
     return arguments

@@ -50,9 +50,14 @@ def main() -> None:
     """Train, measure and write after every run."""
     arguments = parse()
     table = tomllib.loads(arguments.table.read_text("utf-8"))
+    chosen = variants(table)
+    if arguments.only:
+        chosen = [variant for variant in chosen if variant.name in arguments.only]
+    if not chosen:
+        raise SystemExit(f"{arguments.table}: has no variant {arguments.only}")
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        for variant in variants(table):
+        for variant in chosen:
             rows.append(measured(variant, table, seed, arguments))
             report = {"table": arguments.table.stem, "split": arguments.split, "rows": rows}
             write_json(arguments.json, report | {"variants": summaries(rows)})
@@ -163,6 +168,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("table", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch's, in training")
     parser.add_argument("--quick", action="store_true", help="an epoch, few users: a smoke test")

@@ -18,7 +18,7 @@ from training.runs import load_run, read_inputs
 from training.scorers import TorchScorer
 from training.train import METRICS_FILE, TrainInputs, train
 
-PRESETS = {"known": "time", "blind": "base", "temporal": "time"}
+PRESETS = {"known": "time", "blind": "base", "temporal": "time", "trajectory": "places"}
 QUICK_TEST_CASES = 300
 
 

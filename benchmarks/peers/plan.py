@@ -17,6 +17,13 @@ TASKS = {
     "known": ("leave-one-out", True),
     "blind": ("leave-one-out", False),
     "temporal": ("temporal", True),
+    "trajectory": ("trajectory", True),
+}
+# Check-ins are asked for the next place of a trajectory, everything else for all but that.
+DATASET_TASKS = {
+    "ml-100k": ("known", "blind", "temporal"),
+    "grocery": ("known", "blind", "temporal"),
+    "nyc": ("trajectory",),
 }
 MAX_EPOCHS, MIN_EPOCHS, PATIENCE = 100, 10, 5
 QUICK_EPOCHS = 2

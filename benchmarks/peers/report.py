@@ -43,6 +43,8 @@ def report(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> dict[str
 def summarise_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return one data set's and task's intervals by model, and the ratio if ours is there."""
     first = rows[0]
+    if len({row["split_sha256"] for row in rows}) > 1:
+        raise SystemExit(f"{first['dataset']}, {first['task']}: the rows are of several splits")
     rule = first["seen_items"]
     models = {
         model: summarise_model([row for row in rows if row["model"] == model])
