@@ -5,19 +5,25 @@ crop to a run of events, mask some, reorder a run, substitute some by similar it
 whole batches of left-padded windows, (batch, window), without a loop over windows.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from training.baselines import LastItemCooccurrence
-from training.config import PretrainConfig
+from training.config import PretrainConfig, SubstituteSource, TrainingError
 from training.data import EventTable
 from training.model.batch import Batch
 
 NUM_SUBSTITUTES = 8
+# Items whose similarities to all others are held at once.
+TEXT_BLOCK = 1024
+WORD = re.compile(r"\w+")
 CROP, MASK, REORDER, SUBSTITUTE = range(4)
 
 
@@ -75,6 +81,45 @@ class Augmenter:
         picks = torch.randint(self._substitutes.shape[1], real.shape)
         similar = self._substitutes[batch.items, picks]
         return replace(batch, items=torch.where(chosen, similar, batch.items))
+
+
+def make_substitutes(
+    source: SubstituteSource, events: EventTable, train: NDArray[np.bool_], texts: Sequence[str]
+) -> Tensor:
+    """Return each item's substitutes, (num_items + 1, n): by one source, or by both side by side.
+
+    Raises TrainingError when texts are wanted and no item has one.
+    """
+    found = []
+    if source in ("cooccurrence", "both"):
+        found.append(cooccurrence_substitutes(events, train))
+    if source in ("text", "both"):
+        found.append(text_substitutes(texts))
+    return torch.cat(found, dim=1)
+
+
+def text_substitutes(texts: Sequence[str]) -> Tensor:
+    """Return each item's most similar items by the words of `texts`, (num_items + 1, n).
+
+    Similarity is the cosine of TF-IDF vectors (Salton & Buckley, 1988). An item that shares no
+    word with another stands for itself, as does one without text.
+    """
+    if not any(WORD.search(text) for text in texts):
+        raise TrainingError(
+            "pretrain.substitutes = 'text': no item has a title, text or category; give items "
+            "to the import, or set pretrain.substitutes = 'cooccurrence'"
+        )
+    vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=WORD.pattern).fit_transform(texts)
+    table = np.repeat(np.arange(len(texts))[:, None], NUM_SUBSTITUTES, axis=1)
+    for first in range(0, len(texts), TEXT_BLOCK):
+        similar = (vectors[first : first + TEXT_BLOCK] @ vectors.T).toarray()
+        rows = np.arange(len(similar))
+        similar[rows, first + rows] = 0
+        best = np.argsort(-similar, axis=1, kind="stable")[:, :NUM_SUBSTITUTES]
+        shares_words = np.take_along_axis(similar, best, axis=1) > 0
+        own = table[first + rows, : best.shape[1]]
+        table[first + rows, : best.shape[1]] = np.where(shares_words, best, own)
+    return torch.from_numpy(table)
 
 
 def cooccurrence_substitutes(events: EventTable, train: NDArray[np.bool_]) -> Tensor:

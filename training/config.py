@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from training.model_config import FAMILIES, ModelConfig, TransformerConfig
 
+SubstituteSource = Literal["cooccurrence", "text", "both"]
 Protocol = Literal["leave-one-out", "temporal", "trajectory"]
 
 
@@ -91,7 +92,8 @@ class PretrainConfig:
     from both sides, or `contrastive` views of one sequence that find each other. `init_from` is a
     run whose best weights start this one; `freeze` says which of them learn: all (`none`), heads
     and output (`head-only`), those and the `unfrozen_layers` last layers (`last-n`), or one layer
-    more every `stage_epochs` epochs from the last down (`gradual`).
+    more every `stage_epochs` epochs from the last down (`gradual`). Views substitute items by what
+    `substitutes` names: items of the same users in order, or of similar words.
     """
 
     objective: Literal["next-item", "masked", "contrastive"] = "next-item"
@@ -99,6 +101,7 @@ class PretrainConfig:
     crop_share: float = 0.6
     reorder_share: float = 0.2
     substitute_share: float = 0.2
+    substitutes: SubstituteSource = "cooccurrence"
     contrastive_temperature: float = 0.1
     init_from: str = ""
     freeze: Literal["none", "head-only", "last-n", "gradual"] = "none"

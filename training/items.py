@@ -1,7 +1,8 @@
-"""What is known of items beside their identity: categories, coordinates, place cells."""
+"""What is known of items beside their identity: categories, coordinates, place cells, text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import h3
 import numpy as np
@@ -19,7 +20,8 @@ class ItemFacts:
     `lats` and `lons` are (num_items + 1,) float32, NaN where unknown; `cells` is (num_items + 1,)
     int64, places in `num_cells` H3 cells from 1, 0 where unknown. `categories` lists the category
     indices of all items one after another, from 1; item i has
-    `categories[category_starts[i] : category_starts[i + 1]]`.
+    `categories[category_starts[i] : category_starts[i + 1]]`. `texts` is each item's title, text
+    and category names, "" where none is known.
     """
 
     num_items: int
@@ -30,6 +32,7 @@ class ItemFacts:
     categories: NDArray[np.int64]
     category_starts: NDArray[np.int64]
     num_categories: int
+    texts: tuple[str, ...]
 
     @classmethod
     def unknown(cls, num_items: int) -> "ItemFacts":
@@ -37,7 +40,9 @@ class ItemFacts:
         nothing = np.full(num_items + 1, np.nan, np.float32)
         zeros = np.zeros(num_items + 1, np.int64)
         starts = np.zeros(num_items + 2, np.int64)
-        return cls(num_items, nothing, nothing, zeros, 0, zeros[:0], starts, 0)
+        return cls(
+            num_items, nothing, nothing, zeros, 0, zeros[:0], starts, 0, ("",) * (num_items + 1)
+        )
 
 
 def item_facts(items: pa.Table, item_ids: tuple[str, ...]) -> ItemFacts:
@@ -58,7 +63,13 @@ def item_facts(items: pa.Table, item_ids: tuple[str, ...]) -> ItemFacts:
         categories=np.array([category_of[name] for names in lists for name in names], np.int64),
         category_starts=np.cumsum(counts),
         num_categories=len(category_of),
+        texts=("", *(_text(row) for row in ordered)),
     )
+
+
+def _text(row: dict[str, Any]) -> str:
+    parts = [row.get("title"), row.get("text"), *(row.get("categories") or [])]
+    return " ".join(part for part in parts if part)
 
 
 def _cell(lat: float | None, lon: float | None) -> str:

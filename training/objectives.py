@@ -1,6 +1,6 @@
 """What a run learns by: the loss of one batch, as a mean and the number of rows it is over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.augment import Augmenter, View, cooccurrence_substitutes
+from training.augment import Augmenter, View, make_substitutes
 from training.baselines import item_counts
 from training.config import LossConfig, PretrainConfig, RunConfig, TrainingError
 from training.data import EventTable
@@ -37,15 +37,20 @@ class BatchLoss:
 Objective = Callable[[SequenceModel, TrainingBatch], BatchLoss]
 
 
-def make_objective(config: RunConfig, events: EventTable, train: NDArray[np.bool_]) -> Objective:
-    """Return the loss function of a run; raises TrainingError for what does not go together."""
+def make_objective(
+    config: RunConfig, events: EventTable, train: NDArray[np.bool_], texts: Sequence[str] = ()
+) -> Objective:
+    """Return the loss function of a run; raises TrainingError for what does not go together.
+
+    `texts` are those of ItemFacts.
+    """
     _check(config)
     sampler = _log_q(config.loss, events, train)
     next_item = NextItemLoss(config.loss, sampler)
     if isinstance(config.model, Bert4RecConfig) or config.pretrain.objective == "masked":
         return MaskedObjective(config.pretrain, next_item)
     if config.pretrain.objective == "contrastive":
-        substitutes = cooccurrence_substitutes(events, train)
+        substitutes = make_substitutes(config.pretrain.substitutes, events, train, texts)
         return ContrastiveObjective(config.pretrain, Augmenter(config.pretrain, substitutes))
     return TaskObjective(config.loss, next_item)
 

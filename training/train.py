@@ -153,7 +153,7 @@ def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks = ALONE) -
     """Build the model of a run and everything that moves it."""
     model = build_model(inputs, config)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    objective = make_objective(config, inputs.events, inputs.split.train)
+    objective = make_objective(config, inputs.events, inputs.split.train, inputs.facts.texts)
     module = wrap(LossModule(model, objective), ranks)
     decay = config.optim.ema_decay
     average = None

@@ -60,6 +60,7 @@ def facts() -> ItemFacts:
         categories=np.array([1, 2, 1, 2, 1, 2, 1, 2, 1]),
         category_starts=np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         num_categories=2,
+        texts=("",) * (NUM_ITEMS + 1),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training import builders
-from training.augment import Augmenter, cooccurrence_substitutes
+from training.augment import Augmenter, cooccurrence_substitutes, make_substitutes, text_substitutes
 from training.config import PretrainConfig, TrainingError
 from training.dataset import TrainingBatch, TrainingSet
 from training.items import ItemFacts
@@ -140,6 +140,39 @@ def test_a_crop_keeps_a_run_of_the_events() -> None:
     assert {len(crop) for crop in crops} == {3}
     steps = {(b - a) % 8 for crop in crops for a, b in itertools.pairwise(crop)}
     assert steps == {1}
+
+
+def test_items_of_similar_words_stand_for_each_other() -> None:
+    """By words, best first; an item with none in common with another stands for itself."""
+    texts = ["", "the Red Planet", "red planet rising", "a planet of their own", "blue lagoon", ""]
+    table = text_substitutes(texts).tolist()
+    assert [row[0] for row in table] == [0, 2, 1, 1, 4, 5]
+    assert set(table[1]) == {1, 2, 3}
+    assert set(table[4]) == {4}
+
+
+def test_similar_words_are_found_in_a_catalogue_of_several_blocks() -> None:
+    """Twins far apart: the blocks in which similarities are taken change nothing."""
+    half = 1500
+    texts = ["", *(f"word{place % half}" for place in range(2 * half))]
+    table = text_substitutes(texts)
+    assert (table[1 : half + 1, 0] == torch.arange(half + 1, 2 * half + 1)).all()
+    assert (table[half + 1 :, 0] == torch.arange(1, half + 1)).all()
+
+
+def test_substitutes_come_from_what_the_settings_name() -> None:
+    """Both sources lie side by side; texts that do not exist are refused, with a way out."""
+    events = builders.events(WORDS)
+    train = leave_one_out(events).train
+    texts = ["", *(f"same {item}" for item in events.items)]
+    counted, read, both = (
+        make_substitutes(source, events, train, texts)
+        for source in ("cooccurrence", "text", "both")
+    )
+    assert torch.equal(both, torch.cat([counted, read], dim=1))
+    config = builders.tiny_config("pretrain.objective=contrastive", "pretrain.substitutes=text")
+    with pytest.raises(TrainingError, match=r"pretrain.substitutes = 'text': no item has a title"):
+        make_objective(config, events, train, [""] * len(texts))
 
 
 @pytest.mark.parametrize("objective", ["masked", "contrastive"])
