@@ -101,10 +101,12 @@ def full_cross_entropy(
     The same as `torch.nn.functional.cross_entropy(query @ items.T + bonus, targets)` with its
     memory bounded; smoothing spreads that share of the target evenly over all items.
     """
-    copy_items, copy_weights = (None, None) if copy is None else (copy.items, copy.weights)
-    loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch's apply is untyped
-        query, items, targets, copy_items, copy_weights, label_smoothing
-    )
+    copy_items, copy_weights = (None, None) if copy is None else (copy.items, copy.weights.float())
+    # A softmax over thousands of items, and its gradients' sums over chunks, need float32.
+    with torch.autocast(query.device.type, enabled=False):
+        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch's apply is untyped
+            query.float(), items.float(), targets, copy_items, copy_weights, label_smoothing
+        )
     return loss
 
 

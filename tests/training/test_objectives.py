@@ -29,6 +29,7 @@ def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
     return next(iter(training.epoch(loop, np.random.default_rng(0)))), events.num_items
 
 
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -44,10 +45,17 @@ def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
         ("pretrain.objective=contrastive",),
         ("model.family=bert4rec", "model.copy=false"),
         ("model.family=lstm", 'model.tasks=["click"]'),
+        ("model.family=gru", "model.copy=false"),
+        ("model.family=sasrec", "model.copy=false"),
+        ("model.block=hstu",),
+        ("model.distances=true", "model.places=true", "model.categories=true"),
     ],
 )
-def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> None:
-    """A finite loss over the rows it says, and a gradient that reaches the item vectors."""
+def test_every_objective_moves_what_it_should(overrides: tuple[str, ...], *, low: bool) -> None:
+    """A finite loss over the rows it says, and a gradient that reaches the item vectors.
+
+    In bfloat16 as in float32: what a loss scatters and what it scatters into must agree.
+    """
     config = builders.tiny_config(*overrides)
     events = builders.events(WORDS)
     objective = make_objective(config, events, leave_one_out(events).train)
@@ -57,7 +65,8 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...]) -> Non
     with torch.no_grad():
         for parameter in model.parameters():  # value heads start at zero, and pass nothing on
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    loss = objective(model, batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        loss = objective(model, batch)
     assert torch.isfinite(loss.mean)
     assert loss.num_rows > 0
     torch.autograd.backward(loss.mean)

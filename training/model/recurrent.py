@@ -45,7 +45,9 @@ class RecurrentBody(nn.Module):
     def _run(self, layer: nn.Module, state: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():
             return _onnx_layer(self.kind, layer, state)
-        output: Tensor = layer(state)[0]
+        # oneDNN has no recurrent layer in bfloat16 on most processors; on a GPU this changes nothing.
+        with torch.autocast("cpu", enabled=False):
+            output: Tensor = layer(state.float())[0]
         return output
 
 
