@@ -45,7 +45,7 @@ class RecurrentBody(nn.Module):
     def _run(self, layer: nn.Module, state: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():
             return _onnx_layer(self.kind, layer, state)
-        # oneDNN has no recurrent layer in bfloat16 on most processors; on a GPU this changes nothing.
+        # oneDNN has no bfloat16 recurrence on most processors; on a GPU this changes nothing.
         with torch.autocast("cpu", enabled=False):
             output: Tensor = layer(state.float())[0]
         return output
