@@ -30,7 +30,7 @@ from peers.models import Bench, Prepared, prepare, write_json
 from peers.plan import peer_jobs
 
 from training.config import load_run_config
-from training.train import training_users
+from training.runs import training_users
 
 OUR_WORKER = Path(__file__).parent / "peers" / "paced_ours.py"
 RECTOOLS = "rectools_sasrec"
@@ -107,7 +107,7 @@ def common(epochs: int, share: float, num_threads: int) -> list[str]:
 def keep_users(prepared: Prepared, share: float) -> None:
     """Let only those users train that train in ours; everybody still validates."""
     config = load_run_config("base", None, common(1, share, 1))
-    users = training_users(prepared.inputs, config)
+    users = training_users(prepared.inputs.events.num_users, config)
     if users is not None:
         prepared.cases.train[:] &= np.isin(prepared.cases.users, users)
 

@@ -44,12 +44,13 @@ class Augmenter:
 
     def view(self, batch: Batch) -> View:
         """Return one view of every window, from torch's own generator."""
-        way = torch.randint(4, (len(batch.items), 1))
+        where = batch.items.device
+        way = torch.randint(4, (len(batch.items), 1), device=where)
         changed = self._crop(batch, way == CROP)
         changed = self._reorder(changed, way == REORDER)
         changed = self._substitute(changed, way == SUBSTITUTE)
         real = changed.items > 0
-        masked = real & (way == MASK) & (torch.rand(real.shape) < self._config.mask_share)
+        masked = real & (way == MASK) & (_uniform(real) < self._config.mask_share)
         return View(changed, masked)
 
     def _crop(self, batch: Batch, rows: Tensor) -> Batch:
@@ -57,10 +58,10 @@ class Augmenter:
         window = batch.items.shape[1]
         lengths = (batch.items > 0).sum(dim=1, keepdim=True)  # (batch, 1)
         kept = (lengths * self._config.crop_share).ceil().to(torch.int64).clamp(min=1)
-        dropped = (torch.rand(lengths.shape) * (lengths - kept + 1)).to(torch.int64)
+        dropped = (_uniform(lengths) * (lengths - kept + 1)).to(torch.int64)
         kept = torch.where(rows, kept, lengths)
         dropped = torch.where(rows, dropped, 0)
-        places = torch.arange(window)[None].expand_as(batch.items)
+        places = torch.arange(window, device=batch.items.device)[None].expand_as(batch.items)
         return batch.take((places - dropped).clamp(min=0), places >= window - kept)
 
     def _reorder(self, batch: Batch, rows: Tensor) -> Batch:
@@ -68,19 +69,25 @@ class Augmenter:
         window = batch.items.shape[1]
         lengths = (batch.items > 0).sum(dim=1, keepdim=True)
         run = (lengths * self._config.reorder_share).ceil().to(torch.int64)
-        start = window - lengths + (torch.rand(lengths.shape) * (lengths - run + 1)).to(torch.int64)
-        places = torch.arange(window)[None].expand_as(batch.items)
+        start = window - lengths + (_uniform(lengths) * (lengths - run + 1)).to(torch.int64)
+        places = torch.arange(window, device=batch.items.device)[None].expand_as(batch.items)
         inside = rows & (places >= start) & (places < start + run)
         # Sorting by place, with random keys inside the run, permutes the run and nothing else.
-        keys = torch.where(inside, start + torch.rand(places.shape) * run, places.to(torch.float32))
+        keys = torch.where(inside, start + _uniform(places) * run, places.to(torch.float32))
         return replace(batch, items=batch.items.gather(1, keys.argsort(dim=1, stable=True)))
 
     def _substitute(self, batch: Batch, rows: Tensor) -> Batch:
         real = batch.items > 0
-        chosen = rows & real & (torch.rand(real.shape) < self._config.substitute_share)
-        picks = torch.randint(self._substitutes.shape[1], real.shape)
-        similar = self._substitutes[batch.items, picks]
+        chosen = rows & real & (_uniform(real) < self._config.substitute_share)
+        substitutes = self._substitutes.to(batch.items.device)
+        picks = torch.randint(substitutes.shape[1], real.shape, device=batch.items.device)
+        similar = substitutes[batch.items, picks]
         return replace(batch, items=torch.where(chosen, similar, batch.items))
+
+
+def _uniform(like: Tensor) -> Tensor:
+    """Return uniform draws in [0, 1) of the shape of a tensor, on its device."""
+    return torch.rand(like.shape, device=like.device)
 
 
 def make_substitutes(

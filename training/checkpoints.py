@@ -45,7 +45,7 @@ def save_state(path: Path, state: TrainState) -> None:
 def load_state(path: Path) -> TrainState:
     """Read a state; raises TrainingError when the file is damaged or of another build."""
     try:
-        document = torch.load(path, weights_only=True)
+        document = torch.load(path, map_location="cpu", weights_only=True)
         return TrainState(**document)
     except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as exc:
         raise TrainingError(f"{path}: not a checkpoint of this build: {exc}") from exc

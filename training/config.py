@@ -9,7 +9,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -143,19 +143,20 @@ class RunConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        for section, name, least in _LEAST:
-            value = getattr(getattr(self, section), name, least)
-            if not (math.isfinite(value) and value >= least):
-                raise TrainingError(f"{section}.{name} = {value!r} must be at least {least}")
-        for section, name in _SHARES:
-            value = getattr(getattr(self, section), name, 0.0)
-            if not 0 <= value < 1:
-                raise TrainingError(f"{section}.{name} = {value!r} must be in [0, 1)")
-        for section, name in _POSITIVE:
-            value = getattr(getattr(self, section), name)
-            if not value > 0:
-                raise TrainingError(f"{section}.{name} = {value!r} must be above 0")
+        _check_ranges(self)
         _check_model(self.model)
+
+
+def _check_ranges(config: RunConfig) -> None:
+    for section, name, least in _LEAST:
+        value = getattr(getattr(config, section), name, least)
+        if not (math.isfinite(value) and value >= least):
+            raise TrainingError(f"{section}.{name} = {value!r} must be at least {least}")
+    for names, fits, range_ in _RANGES:
+        for section, name in names:
+            value = getattr(getattr(config, section), name, None)
+            if value is not None and not fits(value):
+                raise TrainingError(f"{section}.{name} = {value!r} must be {range_}")
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -169,6 +170,13 @@ def _check_model(model: ModelConfig) -> None:
             f"model.dim = {model.dim} over model.num_heads = {heads} must be even for "
             "model.positions = 'rotary'"
         )
+    copy_heads = model.copy_heads if model.copy else 0
+    if copy_heads and model.dim % copy_heads:
+        raise TrainingError(
+            f"model.dim = {model.dim} must be a multiple of model.copy_heads = {copy_heads}"
+        )
+    if getattr(model, "distances", False) and not model.places:
+        raise TrainingError("model.distances = true needs model.places = true")
     if not model.tasks or len(set(model.tasks)) < len(model.tasks):
         raise TrainingError(f"model.tasks = {list(model.tasks)} must name each task once")
 
@@ -207,6 +215,8 @@ _SHARES: tuple[tuple[str, str], ...] = (
     ("loss", "label_smoothing"),
     ("optim", "momentum"),
     ("optim", "ema_decay"),
+    ("optim", "beta1"),
+    ("optim", "beta2"),
     ("pretrain", "mask_share"),
     ("pretrain", "reorder_share"),
     ("pretrain", "substitute_share"),
@@ -217,6 +227,17 @@ _POSITIVE: tuple[tuple[str, str], ...] = (
     ("model", "temperature"),
     ("pretrain", "crop_share"),
     ("pretrain", "contrastive_temperature"),
+)
+_AT_MOST_ONE: tuple[tuple[str, str], ...] = (
+    ("split", "train_share"),
+    ("loss", "gbce_t"),
+    ("optim", "final_rate"),
+    ("pretrain", "crop_share"),
+)
+_RANGES: tuple[tuple[Sequence[tuple[str, str]], Callable[[float], bool], str], ...] = (
+    (_SHARES, lambda value: 0 <= value < 1, "in [0, 1)"),
+    (_AT_MOST_ONE, lambda value: 0 <= value <= 1, "in [0, 1]"),
+    (_POSITIVE, lambda value: math.isfinite(value) and value > 0, "above 0, and finite"),
 )
 
 
@@ -318,7 +339,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as exc:
         raise TrainingError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise TrainingError(f"{path}: not valid TOML: {exc}") from exc
 
 

@@ -232,8 +232,13 @@ def local_hours(
 
 
 def read_items(path: Path) -> pa.Table:
-    """Read the items of a dataset; columns as ITEM_SCHEMA."""
-    return pq.read_table(path / ITEMS_FILE, schema=ITEM_SCHEMA)
+    """Read the items of a dataset, columns as ITEM_SCHEMA; raises TrainingError if it cannot."""
+    try:
+        return pq.read_table(path / ITEMS_FILE, schema=ITEM_SCHEMA)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise TrainingError(
+            f"{path / ITEMS_FILE}: cannot be read: {exc}; import the data again"
+        ) from exc
 
 
 def table_sha256(table: pa.Table) -> str:

@@ -61,7 +61,7 @@ class TrainingSet:
     """Each user's training events as one sequence of at most window_len + 1 events.
 
     Longer histories are cut into consecutive sequences, so that every event is a target once;
-    the newest one is full, the oldest takes the rest. `users` limits the set to some users.
+    the newest one is full, the oldest takes the rest.
     """
 
     def __init__(
@@ -70,14 +70,11 @@ class TrainingSet:
         train: NDArray[np.bool_],
         window_len: int,
         time: RequestTime,
-        users: NDArray[np.int64] | None = None,
     ) -> None:
         self._events = events
         self._time = time
         self._window_len = window_len
         self._ends = training_ends(events, train)
-        if users is not None:
-            self._ends[np.isin(np.arange(len(self._ends)), users, invert=True)] = 0
         self._spans = self._cut(0)
 
     def _cut(self, shift: NDArray[np.int64] | int) -> NDArray[np.int64]:

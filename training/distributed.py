@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.config import TrainingError
 from training.dataset import TrainingBatch
 from training.model.sequence_model import SequenceModel
 from training.objectives import BatchLoss, Objective
@@ -40,7 +39,10 @@ def join_ranks() -> Ranks:
     if world == 1:
         return ALONE
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        on_gpus = torch.cuda.is_available()
+        if on_gpus:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("nccl" if on_gpus else "gloo")
     return Ranks(distributed.get_rank(), world)
 
 
@@ -66,15 +68,29 @@ def wrap(module: LossModule, ranks: Ranks) -> nn.Module:
 
 
 def own_rows(batch: TrainingBatch, ranks: Ranks) -> TrainingBatch:
-    """Return this process's rows of a batch; a batch of fewer rows than processes is refused."""
+    """Return this process's rows of a batch.
+
+    Of a batch with fewer rows than processes, those without one get the first, to take the step
+    with everybody; `own_share` says that it counts for nothing.
+    """
     if ranks.world == 1:
         return batch
-    if len(batch.targets) < ranks.world:
-        raise TrainingError(
-            f"a batch of {len(batch.targets)} sequences cannot be shared by {ranks.world} "
-            "processes; raise loop.batch_size"
-        )
-    return batch.select(slice(ranks.rank, None, ranks.world))
+    first = ranks.rank if ranks.rank < len(batch.targets) else 0
+    return batch.select(slice(first, None, ranks.world))
+
+
+def own_share(batch: TrainingBatch, ranks: Ranks) -> int:
+    """Return 1 where this process has rows of its own in a batch, else 0."""
+    return int(ranks.rank < len(batch.targets))
+
+
+def agreed(row: dict[str, float], ranks: Ranks) -> dict[str, float]:
+    """Return the first process's row: what ends a run must end it for all processes at once."""
+    if ranks.world == 1:
+        return row
+    shared = [row]
+    distributed.broadcast_object_list(shared)
+    return shared[0]
 
 
 def weighted(mean: Tensor, num_rows: int, ranks: Ranks) -> tuple[Tensor, float]:
@@ -84,7 +100,7 @@ def weighted(mean: Tensor, num_rows: int, ranks: Ranks) -> tuple[Tensor, float]:
     """
     if ranks.world == 1:
         return mean, float(mean.detach())
-    sums = torch.stack([mean.detach() * num_rows, torch.tensor(float(num_rows))])
+    sums = torch.stack([mean.detach() * num_rows, mean.new_tensor(float(num_rows))])
     distributed.all_reduce(sums)
-    total = float(sums[1])
+    total = max(1.0, float(sums[1]))
     return mean * (num_rows * ranks.world / total), float(sums[0]) / total

@@ -135,7 +135,9 @@ def sampled_softmax(  # noqa: PLR0917 - as full_cross_entropy, plus the sample
         drawn = drawn + _bonus_of(negatives, copy)
     drawn = drawn.masked_fill(negatives[None] == targets[:, None], HIT_LOGIT)
     logits = torch.cat([positive, drawn], dim=1)  # (rows, 1 + num_negatives)
-    return functional.cross_entropy(logits, torch.zeros_like(targets))
+    # Summed and divided, since the mean of no row at all is NaN.
+    total = functional.cross_entropy(logits, torch.zeros_like(targets), reduction="sum")
+    return total / max(1, len(targets))
 
 
 def _bonus_of(items: Tensor, copy: CopyBonus) -> Tensor:
@@ -161,7 +163,7 @@ def gbce(query: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, t: fl
     drawn = torch.einsum("rd,rnd->rn", query, items[negatives])
     drawn = drawn.masked_fill(negatives == targets[:, None], HIT_LOGIT)
     loss = -beta * functional.logsigmoid(positive) - functional.logsigmoid(-drawn).sum(dim=1)
-    return loss.mean()
+    return loss.sum() / max(1, len(loss))
 
 
 def info_nce(left: Tensor, right: Tensor, temperature: float) -> Tensor:

@@ -18,12 +18,13 @@ def target_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDA
 
     `scores` is (cases, num_items + 1); column 0 is padding and never ranks. An item that scores
     the same as the target counts as ahead when its index is lower, the order the service uses.
-    A target that was removed, with a score of -inf, ranks last.
+    A target that was removed, with a score of -inf, ranks last, as does one that scores NaN: a
+    model of NaNs must not look perfect.
     """
     rows = np.arange(len(targets))
     picked = scores[rows, targets][:, None]
     body = scores[:, 1:]
-    ahead = (body > picked).sum(axis=1)
+    ahead = (~(body <= picked)).sum(axis=1)
     indices = np.arange(1, scores.shape[1])
     ties = ((body == picked) & (indices[None, :] < targets[:, None])).sum(axis=1)
     ranks: NDArray[np.int64] = np.where(np.isneginf(picked[:, 0]), len(indices), ahead + ties + 1)

@@ -1,7 +1,7 @@
 """What a run learns by: the loss of one batch, as a mean and the number of rows it is over."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -146,10 +146,18 @@ class MaskedObjective:
         masked = real & (torch.rand(real.shape).to(real.device) < self._share)
         masked[:, -1] |= real[:, -1] & masked.any(dim=1).logical_not()
         window = window.hidden_at(masked)
+        asked = (window.query_times_ms, window.query_tz_offsets_min)
+        if model.config.request_time == "known":
+            # What is filled in is the event itself, so that its own time is the one asked about.
+            window = replace(
+                window,
+                query_times_ms=window.timestamps_ms,
+                query_tz_offsets_min=window.tz_offsets_min,
+            )
         table = model.items()
         vectors = torch.where(masked[..., None], model.mask_vector, table[window.items])
         if model.bidirectional:
-            window, vectors = model.with_mask_appended(window, vectors)
+            window, vectors = model.with_mask_appended(window, vectors, asked)
             targets = torch.cat([targets, batch.targets[:, -1:]], dim=1)
             masked = torch.cat([masked, batch.targets[:, -1:] > 0], dim=1)
         output = model.read(window, table, vectors, targets.shape[1], both_ways=True)
@@ -206,6 +214,11 @@ def _check(config: RunConfig) -> None:
         raise TrainingError(
             f"loss.name = {config.loss.name!r}: model.copy = true needs 'full' or 'sampled'; "
             "or set model.copy = false"
+        )
+    if objective == "contrastive" and isinstance(model, Bert4RecConfig):
+        raise TrainingError(
+            "pretrain.objective = 'contrastive': model.family = 'bert4rec' learns by masks alone; "
+            "use 'next-item' or 'masked'"
         )
     if objective == "masked" and isinstance(model, RecurrentConfig):
         raise TrainingError(

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.baselines import fit_baselines
 from training.checkpoints import BEST_FILE, load_state
@@ -25,7 +28,7 @@ from training.scorers import Scorer, TorchScorer
 from training.splits import make_split
 from training.statistics import activity_groups, hour_groups
 from training.task_baselines import fit_task_baselines
-from training.train import CONFIG_FILE, METRICS_FILE, TrainInputs
+from training.train import CONFIG_FILE, METRICS_FILE, TrainInputs, load_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,27 @@ class LoadedRun:
 
 
 def read_inputs(dataset: Path, config: RunConfig) -> TrainInputs:
-    """Read a dataset and split it as the settings say."""
+    """Read a dataset and split it as the settings say.
+
+    With `split.train_share` below 1 the other users' events train nothing: not the model, not its
+    heads' rates, and no baseline.
+    """
     events, info = read_dataset(dataset)
     facts = item_facts(read_items(dataset), tuple(events.items))
-    return TrainInputs(events, info, make_split(events, config.split), dataset, facts)
+    split = make_split(events, config.split)
+    users = training_users(events.num_users, config)
+    if users is not None:
+        split = replace(split, train=split.train & np.isin(events.users, users))
+    return TrainInputs(events, info, split, dataset, facts)
+
+
+def training_users(num_users: int, config: RunConfig) -> NDArray[np.int64] | None:
+    """Return the users whose events train, None for all; drawn with the seed, whole users."""
+    share = config.split.train_share
+    if share >= 1:
+        return None
+    rng = np.random.default_rng(config.loop.seed)
+    return rng.choice(num_users, max(1, round(share * num_users)), replace=False)
 
 
 def load_run(run: Path) -> LoadedRun:
@@ -51,14 +71,14 @@ def load_run(run: Path) -> LoadedRun:
         document = json.loads((run / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as exc:
         raise TrainingError(f"{run}: no run ({CONFIG_FILE} cannot be read): {exc}") from exc
-    dataset = Path(document.pop("dataset"))
+    dataset = Path(document.pop("dataset", ""))
     config = config_from_dict(RunConfig, document)
     inputs = read_inputs(dataset, config)
     best = load_state(run / BEST_FILE)
     if best.data_sha256 != inputs.info.data_sha256:
         raise TrainingError(f"{dataset}: has changed since {run} was trained on it")
     model = SequenceModel(config.model, inputs.facts)
-    model.load_state_dict(best.model)
+    load_weights(model, best.model, run)
     return LoadedRun(inputs, config, model.eval(), best.history[-1])
 
 
@@ -130,7 +150,7 @@ def _task_figures(loaded: LoadedRun, split: str, request_time: RequestTime) -> d
         return {}
     events, rows = loaded.inputs.events, loaded.inputs.split.targets(split)
     found = {MODEL: task_predictions(loaded.model, events, rows, request_time)}
-    found |= fit_task_baselines(events, loaded.inputs.split.train, rows)
+    found |= fit_task_baselines(events, loaded.inputs.split.train, rows, tasks)
     truth = outcomes(events, rows)
     measured = {
         name: measure_tasks({task: predicted[task] for task in tasks}, truth)

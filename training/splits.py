@@ -159,6 +159,8 @@ def _split(
     validation: NDArray[np.int64],
     test: NDArray[np.int64],
 ) -> Split:
+    if not train.any():
+        raise TrainingError(f"split: nothing is left to train under the {protocol} protocol")
     digest = hashlib.sha256(protocol.encode())
     for name, rows in (("validation", validation), ("test", test)):
         digest.update(name.encode())

@@ -4,13 +4,15 @@ All are fitted on training events; a training event's own outcome is left out of
 the regression would otherwise learn to trust.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from training.data import EventTable, local_hours
-from training.evaluate_tasks import Predictions, outcomes
+from training.evaluate_tasks import Outcomes, Predictions, outcomes
 from training.model.rates import PRIOR_EVENTS, Tally
 from training.model_config import Task
 from training.task_metrics import Floats
@@ -21,35 +23,40 @@ FITTING_STEPS = 100
 
 
 def fit_task_baselines(
-    events: EventTable, train: NDArray[np.bool_], rows: NDArray[np.int64]
+    events: EventTable,
+    train: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    tasks: Collection[Task] = ("click", "watch"),
 ) -> dict[str, Predictions]:
-    """Return the baselines' click logits and predicted log1p seconds of target rows, by name."""
+    """Return the baselines' click logits and predicted log1p seconds of target rows, by name.
+
+    Only `tasks` are fitted: a log may know clicks and no durations.
+    """
     trained = np.flatnonzero(train)
     known = outcomes(events, trained)
-    watched = np.isfinite(known.watched_s)
-    clicks = known.clicked.astype(np.float64)
-    logs = np.log1p(known.watched_s)
-    mean_click, mean_log = float(clicks.mean()), float(logs[watched].mean())
+    found: dict[str, dict[Task, Floats]] = {
+        name: {} for name in ("mean", "item_mean", "user_mean", "regression")
+    }
     items, users = events.window.items, events.users
-    found: dict[str, Predictions] = {
-        "mean": {
-            "click": np.full(len(rows), _logit(np.array(mean_click))),
-            "watch": np.full(len(rows), mean_log),
-        },
-        "item_mean": {
-            "click": _logit(_rates(items, trained, clicks, rows)),
-            "watch": _rates(items, trained[watched], logs[watched], rows),
-        },
-        "user_mean": {
-            "click": _logit(_rates(users, trained, clicks, rows)),
-            "watch": _rates(users, trained[watched], logs[watched], rows),
-        },
-    }
-    found["regression"] = {
-        "click": _regression(events, trained, clicks, rows, logistic=True),
-        "watch": _regression(events, trained[watched], logs[watched], rows, logistic=False),
-    }
-    return found
+    for task in tasks:
+        has_one, values = _outcomes_of(task, known)
+        chosen = trained[has_one]
+        link = _logit if task == "click" else np.asarray
+        found["mean"][task] = np.full(len(rows), link(values.mean()))
+        found["item_mean"][task] = link(_rates(items, chosen, values, rows))
+        found["user_mean"][task] = link(_rates(users, chosen, values, rows))
+        found["regression"][task] = _regression(
+            events, chosen, values, rows, logistic=task == "click"
+        )
+    return dict(found)
+
+
+def _outcomes_of(task: Task, known: Outcomes) -> tuple[NDArray[np.bool_], Floats]:
+    """Return which events have an outcome for a task, and those: clicks, or log1p seconds."""
+    if task == "click":
+        return np.ones(len(known.clicked), np.bool_), known.clicked.astype(np.float64)
+    watched = np.isfinite(known.watched_s)
+    return watched, np.log1p(known.watched_s[watched])
 
 
 def item_tallies(events: EventTable, train: NDArray[np.bool_]) -> dict[Task, Tally]:

@@ -22,7 +22,17 @@ from training.checkpoints import BEST_FILE, LAST_FILE, TrainState, load_state, s
 from training.config import RunConfig, TrainingError, config_to_dict
 from training.data import DatasetInfo, EventTable
 from training.dataset import TrainingBatch, TrainingSet
-from training.distributed import ALONE, LossModule, Ranks, join_ranks, own_rows, weighted, wrap
+from training.distributed import (
+    ALONE,
+    LossModule,
+    Ranks,
+    agreed,
+    join_ranks,
+    own_rows,
+    own_share,
+    weighted,
+    wrap,
+)
 from training.evaluate import headline_rule
 from training.items import ItemFacts
 from training.model.copy_head import SeenBias
@@ -78,7 +88,7 @@ def build_model(inputs: TrainInputs, config: RunConfig) -> SequenceModel:
     model = SequenceModel(config.model, inputs.facts)
     _start_heads(model, inputs)
     if config.pretrain.init_from:
-        _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE)
+        _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE, inputs, config)
     return model
 
 
@@ -90,20 +100,35 @@ def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
     if not value_tasks:
         return
     for task, tally in item_tallies(inputs.events, inputs.split.train).items():
+        if task in value_tasks and not tally.counts.any():
+            raise TrainingError(
+                f"model.tasks = {list(model.config.tasks)}: no training event has what the head "
+                f"{task!r} learns; leave it out, or import the log with durations"
+            )
         if task in value_tasks:
             model.heads[task].rates.start_at(tally)  # type: ignore[union-attr,operator]  # a value head's
 
 
-def _load_weights(model: SequenceModel, path: Path) -> None:
+def _load_weights(model: SequenceModel, path: Path, inputs: TrainInputs, config: RunConfig) -> None:
     """Take over every weight that has the same name and shape, of which there must be the body's.
 
-    Heads and query conditions that the other run did not have keep their start.
+    Heads and query conditions that the other run did not have keep their start, and so do rates,
+    which are counted. Raises TrainingError when the other run learned from other data or under
+    another split: its items would be others, or it would know this run's future.
     """
-    own, found = model.state_dict(), load_state(path).model
+    own, state = model.state_dict(), load_state(path)
+    if state.data_sha256 != inputs.info.data_sha256:
+        raise TrainingError(f"pretrain.init_from: {path.parent} was trained on other data")
+    splits = [_cases_of(each["split"]) for each in (state.config, config_to_dict(config))]
+    if splits[0] != splits[1]:
+        raise TrainingError(
+            f"pretrain.init_from: {path.parent} was trained under the split {splits[0]}, this run "
+            f"has {splits[1]}; it may have learned from this run's targets"
+        )
     shared = {
         name: weight
-        for name, weight in found.items()
-        if name in own and own[name].shape == weight.shape
+        for name, weight in state.model.items()
+        if name in own and own[name].shape == weight.shape and ".rates." not in name
     }
     missing = [name for name in own if name.startswith(("body.", "items.")) and name not in shared]
     if missing:
@@ -113,6 +138,20 @@ def _load_weights(model: SequenceModel, path: Path) -> None:
         )
     model.load_state_dict(own | shared)
     log.info("%d of %d weights from %s", len(shared), len(own), path)
+
+
+def load_weights(model: SequenceModel, weights: dict[str, Any], run: Path) -> None:
+    """Load a run's weights; raises TrainingError when its items have other facts by now."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as exc:
+        reason = str(exc).splitlines()[-1].strip()
+        raise TrainingError(f"{run}: the dataset's items have changed since: {reason}") from exc
+
+
+def _cases_of(split: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide what is a target; a share of the users does not."""
+    return {name: value for name, value in split.items() if name != "train_share"}
 
 
 @dataclass(slots=True)
@@ -138,7 +177,7 @@ def train_step(
     device = next(learner.model.parameters()).device
     with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
         mean, num_rows = learner.module(own_rows(batch, ranks).to(device))
-    loss, value = weighted(mean, num_rows, ranks)
+    loss, value = weighted(mean, num_rows * own_share(batch, ranks), ranks)
     learner.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     if config.optim.clip_norm:
@@ -181,9 +220,8 @@ class _Trainer:
     def __post_init__(self) -> None:
         inputs, config = self.inputs, self.config
         self._set = TrainingSet(
-            inputs.events, inputs.split.train, config.model.window_len, config.model.request_time,
-            training_users(inputs, config),
-        )  # fmt: skip
+            inputs.events, inputs.split.train, config.model.window_len, config.model.request_time
+        )
         if len(self._set) == 0:
             raise TrainingError("no user has two training events: nothing to learn from")
         self._learner = make_learner(inputs, config, self.ranks)
@@ -204,7 +242,7 @@ class _Trainer:
             )
         if state.data_sha256 != self.inputs.info.data_sha256:
             raise TrainingError(f"{self.run}: was trained on other data; choose another --out")
-        self._learner.model.load_state_dict(state.learner or state.model)
+        load_weights(self._learner.model, state.learner or state.model, self.run)
         if self._learner.average is not None:
             self._learner.average.module.load_state_dict(state.model)
             # The first update of an average copies; a resumed one goes on averaging.
@@ -233,6 +271,7 @@ class _Trainer:
                     "tokens_per_s": self._set.num_targets / trained,
                     "seconds": time.monotonic() - started,
                 }
+                row = agreed(row, self.ranks)
                 self._record(row, board)
                 on_epoch(row)
         self._finish()
@@ -321,15 +360,6 @@ class _Trainer:
         )
 
 
-def training_users(inputs: TrainInputs, config: RunConfig) -> NDArray[np.int64] | None:
-    """Return the users whose events train, None for all; drawn with the seed, whole users."""
-    share, num_users = config.split.train_share, inputs.events.num_users
-    if share >= 1:
-        return None
-    rng = np.random.default_rng(config.loop.seed)
-    return rng.choice(num_users, max(1, round(share * num_users)), replace=False)
-
-
 def describe_row(row: dict[str, float], *, best: bool) -> str:
     """Return an epoch's row as one line of the log."""
     shown = {
@@ -345,6 +375,11 @@ def check_times(info: DatasetInfo, config: RunConfig) -> None:
     """Raise TrainingError when a model reads times that the data does not know."""
     model = config.model
     reads = model.request_time == "known" or getattr(model, "time_gaps", False)
+    if info.time_axis == "order" and config.split.protocol != "leave-one-out":
+        raise TrainingError(
+            f"{info.name}: only the order of events is known, so that no instant parts what all "
+            "users did; train with --set split.protocol=leave-one-out"
+        )
     if info.time_axis == "order" and reads:
         raise TrainingError(
             f"{info.name}: only the order of events is known, not their times; train with "

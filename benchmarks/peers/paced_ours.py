@@ -15,7 +15,7 @@ from pathlib import Path
 from training.config import load_run_config
 from training.dataset import TrainingSet
 from training.runs import read_inputs
-from training.train import train, training_users
+from training.train import train
 
 
 def main() -> None:
@@ -26,10 +26,9 @@ def main() -> None:
     inputs = read_inputs(Path(job["data"]), config)
     logging.disable()
     left = config.loop.max_epochs
-    users = training_users(inputs, config)
     model, split = config.model, inputs.split
     tokens = TrainingSet(
-        inputs.events, split.train, model.window_len, model.request_time, users
+        inputs.events, split.train, model.window_len, model.request_time
     ).num_targets
 
     def tell(row: dict[str, float]) -> None:

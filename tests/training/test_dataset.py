@@ -85,15 +85,6 @@ def test_unknown_request_times_are_zero() -> None:
     assert batch.batch.query_times_ms.abs().sum().item() == 0
 
 
-def test_a_set_can_be_limited_to_some_users() -> None:
-    """`split.train_share` keeps whole users."""
-    events = builders.events(["abcde", "bcdea", "cdeab"])
-    train = leave_one_out(events).train
-    training = TrainingSet(events, train, 4, "unknown", users=np.array([1]))
-    (batch,) = training.epoch(LOOP, np.random.default_rng(0))
-    assert batch.batch.items.tolist() == [[2, 3]]
-
-
 def test_batches_cover_every_row_once_and_keep_lengths_together() -> None:
     """Bucketing must not lose, repeat or blow up."""
     lengths = np.random.default_rng(1).integers(1, 200, 1000)

@@ -17,12 +17,14 @@ SETTINGS = ("model.dropout=0.0", "model.emb_dropout=0.0", "loop.max_epochs=2")
 
 
 @pytest.mark.integration
-def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [4, 23], ids=["even", "a last batch of one sequence"])
+def test_two_processes_give_the_result_of_one(tmp_path: Path, batch_size: int) -> None:
     """The same losses, metrics and weights to rounding: gradients are weighted by positions."""
     dataset = builders.cyclic_dataset(tmp_path)[0]
-    config = builders.tiny_config(*SETTINGS)
+    settings = (*SETTINGS, f"loop.batch_size={batch_size}")
+    config = builders.tiny_config(*settings)
     alone = train(read_inputs(dataset, config), config, tmp_path / "one")
-    overrides = [f"--set={text}" for text in (*builders.TINY, *SETTINGS)]
+    overrides = [f"--set={text}" for text in (*builders.TINY, *settings)]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
         "-m", "training", "train", f"--data={dataset}", f"--out={tmp_path / 'two'}",

@@ -24,6 +24,12 @@ def test_a_rank_counts_the_items_that_score_higher() -> None:
     assert target_ranks(scores, np.array([2])).tolist() == [3]
 
 
+def test_a_score_that_is_no_number_ranks_last() -> None:
+    """NaN compares false with everything: counted the other way round, it would come first."""
+    scores = np.array([[0.0, np.nan, 0.3, 0.5], [0.0, 0.1, np.nan, 0.5]], np.float32)
+    assert target_ranks(scores, np.array([1, 3])).tolist() == [4, 2]
+
+
 def test_padding_never_ranks() -> None:
     """Column 0 scores highest above and is not counted."""
     assert target_ranks(np.array([[9.0, 0.9]], np.float32), np.array([1])).tolist() == [1]

@@ -11,6 +11,7 @@ from training.items import ItemFacts
 from training.model.attention import Rotary
 from training.model.batch import Batch, serving_batch
 from training.model.copy_head import CopyHead, SeenBias
+from training.model.lookup import BIAS_GAIN
 from training.model.sequence_model import SequenceModel
 from training.model.time import NUM_GAP_BUCKETS, gap_bucket
 from training.model_config import (
@@ -224,14 +225,14 @@ def test_only_items_of_the_window_get_a_copy_bonus() -> None:
 
 
 def test_a_copy_bonus_is_the_log_of_one_plus_the_weight_of_the_past() -> None:
-    """With neutral tables and one head every event weighs e^base: log(1 + 2 e^base) for two."""
+    """With neutral tables and one head every event weighs e^(8 base): log(1 + 2 of it) for two."""
     torch.manual_seed(0)
     built = SequenceModel(replace(COPYING, copy_heads=1), facts()).eval()
     head = built.copy_head
     assert isinstance(head, CopyHead)
     with torch.no_grad():
         head.query.weight.zero_()
-        head.base.fill_(-1.0)
+        head.base.fill_(-1.0 / BIAS_GAIN)
         head.seen.fill_(0.25)
     bonus = copy_bonus(built, batch([2, 5, 2, 7]))
     one, two = np.log(1 + np.exp(-1.0)), np.log(1 + 2 * np.exp(-1.0))
@@ -247,9 +248,9 @@ def test_a_copy_bonus_knows_what_followed_the_present_item_before() -> None:
     assert isinstance(head, CopyHead)
     with torch.no_grad():
         head.query.weight.zero_()
-        head.follows.fill_(2.0)
+        head.follows.fill_(2.0 / BIAS_GAIN)
     bonus = copy_bonus(built, batch([3, 8, 5, 3]))
-    start = head.base[0].item()
+    start = BIAS_GAIN * head.base[0].item()
     assert bonus[8].item() == pytest.approx(np.log1p(np.exp(start + 2.0)), abs=1e-5)
     assert bonus[5].item() == pytest.approx(np.log1p(np.exp(start)), abs=1e-5)
 

@@ -1,6 +1,7 @@
 """What runs learn by: heads, masks, views; what does not go together is refused."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 
 from tests.training import builders
 from training.augment import Augmenter, cooccurrence_substitutes, make_substitutes, text_substitutes
+from training.cleaning import CleanOptions
 from training.config import PretrainConfig, TrainingError
 from training.dataset import TrainingBatch, TrainingSet
+from training.importers.events import ColumnOptions, import_events
+from training.importers.writing import write_dataset
 from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
 from training.objectives import make_objective
@@ -82,6 +86,7 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...], *, low
         (("model.family=gru", "pretrain.objective=masked"), "reads one way"),
         (('model.tasks=["click"]', "pretrain.objective=masked"), "must hold 'next-item'"),
         (("model.family=bert4rec", "model.copy=true"), "no copy"),
+        (("model.family=bert4rec", "pretrain.objective=contrastive"), "by masks alone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(overrides: tuple[str, ...], message: str) -> None:
@@ -202,6 +207,72 @@ def test_pretraining_then_tuning_starts_from_the_weights_that_were_learnt(
         torch.testing.assert_close(tuned.model[name], pretrained.model[name])
     scale = "heads.next-item.log_scale"
     assert not torch.equal(tuned.model[scale], pretrained.model[scale])
+
+
+def test_weights_that_may_know_the_future_or_other_items_are_refused(tmp_path: Path) -> None:
+    """Names and shapes fit in both: only the other run's settings and data tell."""
+    dataset = builders.cyclic_dataset(tmp_path)[0]
+    first = builders.tiny_config("loop.max_epochs=1")
+    train(read_inputs(dataset, first), first, tmp_path / "loo")
+    start = f"pretrain.init_from={tmp_path / 'loo'}"
+    second = builders.tiny_config(start, "split.protocol=temporal")
+    with pytest.raises(TrainingError, match=r"may have learned from this run's targets"):
+        train(read_inputs(dataset, second), second, tmp_path / "temporal")
+    (tmp_path / "more").mkdir()
+    source = builders.cyclic_csv(tmp_path / "more" / "log.csv", num_users=25)
+    other = tmp_path / "more" / "dataset"
+    write_dataset(import_events(source, ColumnOptions()), CleanOptions(), other, source)
+    third = builders.tiny_config(start)
+    with pytest.raises(TrainingError, match=r"loo was trained on other data"):
+        train(read_inputs(other, third), third, tmp_path / "others")
+    fourth = builders.tiny_config(start, "split.train_share=0.5", "loop.max_epochs=1")
+    assert train(read_inputs(dataset, fourth), fourth, tmp_path / "half").epoch == 1
+
+
+def test_a_watch_head_needs_durations(tmp_path: Path) -> None:
+    """A mean of no seconds is no number; the log has none."""
+    dataset = builders.cyclic_dataset(tmp_path)[0]
+    config = builders.tiny_config('model.tasks=["next-item", "watch"]')
+    with pytest.raises(TrainingError, match=r"no training event has what the head 'watch' learns"):
+        train(read_inputs(dataset, config), config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "bce", "gbce"])
+def test_a_batch_in_which_nobody_acted_teaches_the_next_item_nothing(loss: str) -> None:
+    """All views, a click head beside: the mean over no rows is 0, not NaN."""
+    config = builders.tiny_config(
+        f"loss.name={loss}", "loss.num_negatives=4", "model.copy=false",
+        'model.tasks=["next-item", "click"]',
+    )  # fmt: skip
+    events = builders.events(WORDS)
+    objective = make_objective(config, events, leave_one_out(events).train)
+    batch, num_items = example()
+    loss_of = objective(SequenceModel(config.model, ItemFacts.unknown(num_items)), batch)
+    assert torch.isfinite(loss_of.mean)
+
+
+@pytest.mark.parametrize("family", ["ligr", "bert4rec"])
+def test_a_masked_event_is_asked_about_at_its_own_time(family: str) -> None:
+    """Moving the event after the last one by a day moves only the mask that stands for it."""
+    config = builders.tiny_config(
+        f"model.family={family}", "model.copy=false", "model.request_time=known",
+        "pretrain.objective=masked", "pretrain.mask_share=0.5", "model.dropout=0.0",
+        *(["model.emb_dropout=0.0"] if family == "ligr" else []),
+    )  # fmt: skip
+    events = builders.events(WORDS)
+    objective = make_objective(config, events, leave_one_out(events).train)
+    batch, num_items = example()
+    model = SequenceModel(config.model, ItemFacts.unknown(num_items)).eval()
+    losses = []
+    for later in (0, builders.DAY_MS):
+        torch.manual_seed(3)
+        times = batch.batch.query_times_ms + later
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+            moved = replace(batch, batch=replace(batch.batch, query_times_ms=times))
+            losses.append(objective(model, moved).mean.item())
+    assert (losses[0] == losses[1]) == (family == "ligr")
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.model.attention import split_heads
 from training.model.batch import Batch
-from training.model.lookup import pair_lookup
+from training.model.lookup import BIAS_GAIN, pair_lookup
 from training.model.time import (
     HOURS,
     NUM_GAP_BUCKETS,
@@ -32,12 +32,20 @@ NUM_LAG_BUCKETS = 16
 MIN_LOGIT, MAX_LOGIT = -15.0, 8.0
 # A single past event starts as a tenth of a reason to come back.
 START_LOGIT = -2.3
+# The last head starts as own_history.OwnTransitionsAtHour counts: an event that followed the
+# present one weighs a hundred others, one of the same hours of the day ten.
+START_FOLLOWS, START_SAME_HOUR = 4.6, 2.3
+SAME_HOURS = (HOURS - 1, 0, 1)
 LEAST_MASS = 1e-9
 LEAST_REPEAT_SHARE = 1e-4
 
 
 class CopyHead(nn.Module):
-    """Weights over history positions, (batch, queries, window)."""
+    """Weights over history positions, (batch, queries, window).
+
+    Heads start between counting alone and what OwnTransitionsAtHour counts. Like the gap tables of
+    attention, all that is learned here is multiplied by BIAS_GAIN.
+    """
 
     def __init__(self, config: ModelConfig, *, time_gaps: bool) -> None:
         super().__init__()
@@ -45,14 +53,17 @@ class CopyHead(nn.Module):
         self.num_heads = heads
         self.request_time_known = config.request_time == "known"
         self.seen = nn.Parameter(torch.zeros(()))
-        self.base = nn.Parameter(torch.full((heads,), START_LOGIT))
+        likings = torch.linspace(0.0, 1.0, heads) / BIAS_GAIN
+        self.base = nn.Parameter(torch.full((heads,), START_LOGIT / BIAS_GAIN))
         self.lags = _zero_table(NUM_LAG_BUCKETS, heads)
         self.gaps = _zero_table(NUM_GAP_BUCKETS, heads) if time_gaps else None
         self.hours = _zero_table(HOURS, heads) if self.request_time_known else None
         self.weekdays = _zero_table(WEEKDAYS, heads) if self.request_time_known else None
-        # Heads that all start equal would stay equal: each begins with a liking of its own for
-        # events that followed the present one, from none upwards.
-        self.follows = nn.Parameter(torch.linspace(0.0, 2.0, heads))
+        # Heads that all start equal would stay equal.
+        self.follows = nn.Parameter(START_FOLLOWS * likings)
+        if self.hours is not None:
+            with torch.no_grad():
+                self.hours.weight[list(SAME_HOURS)] = START_SAME_HOUR * likings
         self.query = nn.Linear(config.dim, config.dim, bias=False)
         self.key = nn.Linear(config.dim, config.dim, bias=False)
         nn.init.normal_(self.query.weight, std=0.02)
@@ -77,11 +88,11 @@ class CopyHead(nn.Module):
         lag = (places[-num_queries:, None] - places[None, :]).clamp(min=0)  # (queries, window)
         bucket = (torch.log2(lag.to(torch.float32) + 1.0) * 2).to(torch.int64)
         pairs = self.lags(bucket.clamp(max=NUM_LAG_BUCKETS - 1)) + self.base
-        logits = logits + pairs.permute(2, 0, 1)
+        logits = logits + BIAS_GAIN * pairs.permute(2, 0, 1)
         before = torch.cat([torch.zeros_like(batch.items[:, :1]), batch.items[:, :-1]], dim=1)
         current = batch.items[:, -num_queries:]
         follows = (before[:, None, :] == current[:, :, None]).to(hidden.dtype)
-        logits = logits + self.follows[None, :, None, None] * follows[:, None]
+        logits = logits + BIAS_GAIN * self.follows[None, :, None, None] * follows[:, None]
         timed: Tensor = logits + self._time_logits(batch, num_queries)
         return timed
 
@@ -95,14 +106,14 @@ class CopyHead(nn.Module):
             return torch.zeros((), device=times.device)
         index = gap_bucket(times[:, :, None] - batch.timestamps_ms[:, None, :])
         if self.hours is None or self.weekdays is None:
-            return pair_lookup(self.gaps.weight, index)
+            return pair_lookup(BIAS_GAIN * self.gaps.weight, index)
         cycles = self.hours.weight[:, None] + self.weekdays.weight  # (HOURS, WEEKDAYS, heads)
         # One row more, of zeros, for requests whose time is unknown.
         cycles = torch.cat([cycles.flatten(0, 1), torch.zeros_like(cycles[0, :1])])
         table = self.gaps.weight[:, None] + cycles  # (gaps, cycles, heads)
         known = (batch.query_times_ms[:, -num_queries:] > 0)[:, :, None]
         cycle = torch.where(known, self._cycle(batch, times, num_queries), len(cycles) - 1)
-        return pair_lookup(table.flatten(0, 1), index * len(cycles) + cycle)
+        return pair_lookup(BIAS_GAIN * table.flatten(0, 1), index * len(cycles) + cycle)
 
     def _cycle(self, batch: Batch, times: Tensor, num_queries: int) -> Tensor:
         """Return how much later in day and week the query is, (batch, queries, window) int64."""

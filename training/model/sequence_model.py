@@ -144,12 +144,16 @@ class SequenceModel(nn.Module):
         """Return the served task's query vectors (batch, num_queries, out_dim)."""
         return self.query(self(batch, num_queries))
 
-    def with_mask_appended(self, batch: Batch, vectors: Tensor) -> tuple[Batch, Tensor]:
+    def with_mask_appended(
+        self, batch: Batch, vectors: Tensor, asked: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Batch, Tensor]:
         """Return the window with a masked event after the newest, asked when the request is.
 
-        The mask's item is the newest one's only in name, to say that the position is real.
+        The mask's item is the newest one's only in name, to say that the position is real. `asked`
+        are the times and offsets of the requests, (batch, window), where the batch's are others.
         """
-        last = batch.query_times_ms[:, -1:]
+        times, offsets = asked or (batch.query_times_ms, batch.query_tz_offsets_min)
+        last = times[:, -1:]
         own = torch.where(last > 0, last, batch.timestamps_ms[:, -1:])
         masked = self.mask_vector.expand(vectors.shape[0], 1, -1)
         ones = torch.ones_like(batch.items[:, :1])
@@ -164,9 +168,7 @@ class SequenceModel(nn.Module):
             lats=torch.cat([batch.lats, unknown], dim=1),
             lons=torch.cat([batch.lons, unknown], dim=1),
             query_times_ms=torch.cat([batch.query_times_ms, last], dim=1),
-            query_tz_offsets_min=torch.cat(
-                [batch.query_tz_offsets_min, batch.query_tz_offsets_min[:, -1:]], dim=1
-            ),
+            query_tz_offsets_min=torch.cat([batch.query_tz_offsets_min, offsets[:, -1:]], dim=1),
         )
         return longer, torch.cat([vectors, masked], dim=1)
 
