@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from training.baselines import LastItemCooccurrence
@@ -116,6 +115,9 @@ def text_substitutes(texts: Sequence[str]) -> Tensor:
             "pretrain.substitutes = 'text': no item has a title, text or category; give items "
             "to the import, or set pretrain.substitutes = 'cooccurrence'"
         )
+    # Every command would wait a second for this import, which few runs need.
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
     vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=WORD.pattern).fit_transform(texts)
     table = np.repeat(np.arange(len(texts))[:, None], NUM_SUBSTITUTES, axis=1)
     for first in range(0, len(texts), TEXT_BLOCK):
