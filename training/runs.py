@@ -28,7 +28,8 @@ from training.scorers import Scorer, TorchScorer
 from training.splits import make_split
 from training.statistics import activity_groups, hour_groups
 from training.task_baselines import fit_task_baselines
-from training.train import CONFIG_FILE, METRICS_FILE, TrainInputs, load_weights
+from training.train import CONFIG_FILE, METRICS_FILE, TrainInputs
+from training.warm_start import load_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from training.optimisers import freeze, learning_rate, make_optimizer
 from training.splits import Split
 from training.task_baselines import item_tallies
 from training.validation import SCORE, Validator
+from training.warm_start import load_weights, warm_start
 
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.json"
@@ -88,7 +89,7 @@ def build_model(inputs: TrainInputs, config: RunConfig) -> SequenceModel:
     model = SequenceModel(config.model, inputs.facts)
     _start_heads(model, inputs)
     if config.pretrain.init_from:
-        _load_weights(model, Path(config.pretrain.init_from) / BEST_FILE, inputs, config)
+        warm_start(model, config, inputs.info.data_sha256)
     return model
 
 
@@ -107,51 +108,6 @@ def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
             )
         if task in value_tasks:
             model.heads[task].rates.start_at(tally)  # type: ignore[union-attr,operator]  # a value head's
-
-
-def _load_weights(model: SequenceModel, path: Path, inputs: TrainInputs, config: RunConfig) -> None:
-    """Take over every weight that has the same name and shape, of which there must be the body's.
-
-    Heads and query conditions that the other run did not have keep their start, and so do rates,
-    which are counted. Raises TrainingError when the other run learned from other data or under
-    another split: its items would be others, or it would know this run's future.
-    """
-    own, state = model.state_dict(), load_state(path)
-    if state.data_sha256 != inputs.info.data_sha256:
-        raise TrainingError(f"pretrain.init_from: {path.parent} was trained on other data")
-    splits = [_cases_of(each["split"]) for each in (state.config, config_to_dict(config))]
-    if splits[0] != splits[1]:
-        raise TrainingError(
-            f"pretrain.init_from: {path.parent} was trained under the split {splits[0]}, this run "
-            f"has {splits[1]}; it may have learned from this run's targets"
-        )
-    shared = {
-        name: weight
-        for name, weight in state.model.items()
-        if name in own and own[name].shape == weight.shape and ".rates." not in name
-    }
-    missing = [name for name in own if name.startswith(("body.", "items.")) and name not in shared]
-    if missing:
-        raise TrainingError(
-            f"pretrain.init_from: {path} has no fitting {missing[0]}; both runs need the same "
-            "model family, sizes and items"
-        )
-    model.load_state_dict(own | shared)
-    log.info("%d of %d weights from %s", len(shared), len(own), path)
-
-
-def load_weights(model: SequenceModel, weights: dict[str, Any], run: Path) -> None:
-    """Load a run's weights; raises TrainingError when its items have other facts by now."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as exc:
-        reason = str(exc).splitlines()[-1].strip()
-        raise TrainingError(f"{run}: the dataset's items have changed since: {reason}") from exc
-
-
-def _cases_of(split: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that decide what is a target; a share of the users does not."""
-    return {name: value for name, value in split.items() if name != "train_share"}
 
 
 @dataclass(slots=True)
