@@ -157,7 +157,7 @@ def line(name: str, row: dict[str, Any]) -> str:
     quality = "  ".join(f"{key} {row[key]:.4f}" for key in SHOWN if key in row)
     latency = f"  {row['onnx_ms']:.2f} ms" if "onnx_ms" in row else ""
     size = f"{row['parameters'] / 1000:.0f} k parameters"
-    return f"{name:<34}{quality}  {size}  {row['train_seconds']:.0f} s{latency}"
+    return f"{name:<44}{quality}  {size}  {row['train_seconds']:.0f} s{latency}"
 
 
 def parse() -> argparse.Namespace:
