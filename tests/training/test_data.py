@@ -64,19 +64,20 @@ def test_columns_of_another_length_are_refused(dataset: Path) -> None:
         read_dataset(dataset)
 
 
-def test_another_count_of_events_is_refused(dataset: Path) -> None:
-    """The description belongs to other arrays."""
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_events": 7}, r"arrays holds 216 events, dataset.json says 7"),
+        ({"schema": 1}, r"dataset schema 1, this build reads 2; import it again"),
+    ],
+    ids=["of other arrays", "of an older build"],
+)
+def test_a_description_that_does_not_fit_is_refused(
+    dataset: Path, change: dict[str, int], message: str
+) -> None:
+    """Each says what it found and what to do."""
     path = dataset / DATASET_FILE
     document = json.loads(path.read_bytes())
-    path.write_text(json.dumps(document | {"num_events": 7}))
-    with pytest.raises(TrainingError, match=r"arrays holds 216 events, dataset.json says 7"):
-        read_dataset(dataset)
-
-
-def test_a_dataset_of_an_older_schema_says_import_again(dataset: Path) -> None:
-    """As one made before arrays were written."""
-    path = dataset / DATASET_FILE
-    document = json.loads(path.read_bytes())
-    path.write_text(json.dumps(document | {"schema": 1}))
-    with pytest.raises(TrainingError, match=r"dataset schema 1, this build reads 2; import it"):
+    path.write_text(json.dumps(document | change))
+    with pytest.raises(TrainingError, match=message):
         read_dataset(dataset)
