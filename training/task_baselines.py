@@ -17,6 +17,7 @@ from training.model.rates import PRIOR_EVENTS, Tally
 from training.model_config import Task
 from training.task_metrics import Floats
 
+VALUE_TASKS: tuple[Task, ...] = ("click", "watch")
 HOURS = 24
 L2_PENALTY = 1e-4
 FITTING_STEPS = 100
@@ -26,7 +27,7 @@ def fit_task_baselines(
     events: EventTable,
     train: NDArray[np.bool_],
     rows: NDArray[np.int64],
-    tasks: Collection[Task] = ("click", "watch"),
+    tasks: Collection[Task] = VALUE_TASKS,
 ) -> dict[str, Predictions]:
     """Return the baselines' click logits and predicted log1p seconds of target rows, by name.
 
@@ -63,13 +64,11 @@ def item_tallies(events: EventTable, train: NDArray[np.bool_]) -> dict[Task, Tal
     """Return every item's training outcomes, clicks and log1p seconds, (num_items + 1,) each."""
     trained = np.flatnonzero(train)
     known = outcomes(events, trained)
-    watched = np.isfinite(known.watched_s)
-    items = events.window.items[trained]
-    logs = np.log1p(known.watched_s[watched])
-    return {
-        "click": _tally(items, known.clicked.astype(np.float64), events.num_items),
-        "watch": _tally(items[watched], logs, events.num_items),
-    }
+    found: dict[Task, Tally] = {}
+    for task in VALUE_TASKS:
+        has_one, values = _outcomes_of(task, known)
+        found[task] = _tally(events.window.items[trained[has_one]], values, events.num_items)
+    return found
 
 
 def _tally(items: NDArray[np.int64], values: Floats, num_items: int) -> Tally:

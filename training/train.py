@@ -101,13 +101,14 @@ def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
     if not value_tasks:
         return
     for task, tally in item_tallies(inputs.events, inputs.split.train).items():
-        if task in value_tasks and not tally.counts.any():
+        if task not in value_tasks:
+            continue
+        if not tally.counts.any():
             raise TrainingError(
                 f"model.tasks = {list(model.config.tasks)}: no training event has what the head "
                 f"{task!r} learns; leave it out, or import the log with durations"
             )
-        if task in value_tasks:
-            model.heads[task].rates.start_at(tally)  # type: ignore[union-attr,operator]  # a value head's
+        model.heads[task].rates.start_at(tally)  # type: ignore[union-attr,operator]  # a value head's
 
 
 @dataclass(slots=True)
