@@ -1,6 +1,5 @@
 """The command line: parse, call one function per stage, say where the result is."""
 
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from training.config import Protocol, TrainingError, load_run_config, preset_nam
 from training.demo_data import fetch_demo_data
 from training.distributed import join_ranks
 from training.export import export_bundle, onnx_scorer
-from training.files import write_text
+from training.files import write_json
 from training.import_commands import Out, importers
 from training.importers.movielens import MOVIELENS_NOTICE
 from training.model_config import RequestTime
@@ -92,7 +91,7 @@ def evaluate_command(
     report = evaluate_run(run, split, protocol, request_time, make_scorer)
     _print_report(report)
     if json_file is not None:
-        write_text(json_file, json.dumps(report, indent=2) + "\n")
+        write_json(json_file, report)
     if page is not None:
         write_evaluation_report(page, report, *run_documents(run))
 

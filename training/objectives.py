@@ -210,6 +210,7 @@ def _log_q(config: LossConfig, events: EventTable, train: NDArray[np.bool_]) -> 
 
 def _check(config: RunConfig) -> None:
     model, objective = config.model, config.pretrain.objective
+    _check_loss(config.loss)
     if model.copy and config.loss.name not in ("full", "sampled"):
         raise TrainingError(
             f"loss.name = {config.loss.name!r}: model.copy = true needs 'full' or 'sampled'; "
@@ -232,4 +233,18 @@ def _check(config: RunConfig) -> None:
         raise TrainingError(
             "model.family = 'bert4rec' has the one task 'next-item' and no copy; set "
             "model.copy = false"
+        )
+
+
+def _check_loss(loss: LossConfig) -> None:
+    """Refuse what the chosen loss would not look at."""
+    if loss.label_smoothing and loss.name != "full":
+        raise TrainingError(
+            f"loss.label_smoothing = {loss.label_smoothing!r} needs loss.name = 'full', which is "
+            f"{loss.name!r}; set it to 0"
+        )
+    if loss.sampler != "uniform" and loss.name != "sampled":
+        raise TrainingError(
+            f"loss.sampler = {loss.sampler!r} needs loss.name = 'sampled', which is "
+            f"{loss.name!r}; set it to 'uniform'"
         )

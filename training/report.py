@@ -72,7 +72,11 @@ def _curves(
     history: Sequence[Document], names: Sequence[str]
 ) -> dict[str, list[tuple[float, float]]]:
     return {
-        name: [(row["epoch"], row[name]) for row in history if math.isfinite(row[name])]
+        name: [
+            (row["epoch"], row[name])
+            for row in history
+            if row[name] is not None and math.isfinite(row[name])
+        ]
         for name in names
     }
 

@@ -1,13 +1,11 @@
 """The training loop: one step, one epoch, early stopping on a validation score, resume."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +32,7 @@ from training.distributed import (
     wrap,
 )
 from training.evaluate import headline_rule
+from training.files import write_json
 from training.items import ItemFacts
 from training.model.copy_head import SeenBias
 from training.model.sequence_model import SequenceModel
@@ -349,10 +348,3 @@ def _progress() -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         transient=True,
     )  # fmt: skip
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document aside and rename it."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)

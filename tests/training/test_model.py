@@ -13,7 +13,7 @@ from training.model.batch import Batch, serving_batch
 from training.model.copy_head import CopyHead, SeenBias
 from training.model.lookup import BIAS_GAIN
 from training.model.sequence_model import SequenceModel
-from training.model.time import NUM_GAP_BUCKETS, gap_bucket
+from training.model.time import NUM_GAP_BUCKETS, gap_bucket, last_times
 from training.model_config import (
     Bert4RecConfig,
     ModelConfig,
@@ -263,3 +263,11 @@ def test_without_heads_every_seen_item_gets_the_one_learned_number() -> None:
         built.copy_head.seen.fill_(-7.0)
     bonus = copy_bonus(built, batch([0, 2, 5, 2]))
     assert bonus.tolist() == pytest.approx([0, 0, -7, 0, 0, -7, 0, 0, 0, 0])
+
+
+def test_both_ways_the_last_known_event_is_the_one_before() -> None:
+    """A masked event's own time is the one asked about: its gap would always be 0."""
+    window = batch([0, 4, 5, 6])
+    first, second, third = window.timestamps_ms[0, 1:].tolist()
+    assert last_times(window, both_ways=False).tolist() == [[0, first, second, third]]
+    assert last_times(window, both_ways=True).tolist() == [[0, first, first, second]]

@@ -83,6 +83,8 @@ def test_every_objective_moves_what_it_should(overrides: tuple[str, ...], *, low
     ("overrides", "message"),
     [
         (("model.copy=true", "loss.name=bce"), "needs 'full' or 'sampled'"),
+        (("loss.name=bce", "model.copy=false", "loss.label_smoothing=0.1"), "set it to 0"),
+        (("loss.sampler=popularity",), "needs loss.name = 'sampled'"),
         (("model.family=gru", "pretrain.objective=masked"), "reads one way"),
         (('model.tasks=["click"]', "pretrain.objective=masked"), "must hold 'next-item'"),
         (("model.family=bert4rec", "model.copy=true"), "no copy"),

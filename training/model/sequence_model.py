@@ -18,7 +18,7 @@ from training.model.heads import make_heads
 from training.model.inputs import EventInput, ItemTable, RequestPlace
 from training.model.place import DistanceBias, event_places
 from training.model.registry import make_body
-from training.model.time import GapBias, RequestTime, asking_times
+from training.model.time import GapBias, RequestTime, asking_times, last_times
 from training.model_config import (
     Bert4RecConfig,
     ModelConfig,
@@ -109,7 +109,8 @@ class SequenceModel(nn.Module):
             places = self.items.item_place_features[batch.items[:, -num_queries:]]
             hidden = self.request_place(hidden, places)
         if self.request_time is not None:
-            hidden = self.request_time(hidden, batch, num_queries)
+            last = last_times(batch, both_ways=both_ways)[:, -num_queries:]
+            hidden = self.request_time(hidden, batch, last)
         copy = None
         if self.copy_head is not None and not both_ways:
             copy = self.copy_head(hidden, vectors, batch)

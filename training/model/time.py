@@ -53,6 +53,20 @@ def asking_times(batch: Batch, request_time_known: bool) -> Tensor:
     return torch.where(batch.query_times_ms > 0, batch.query_times_ms, batch.timestamps_ms)
 
 
+def last_times(batch: Batch, *, both_ways: bool) -> Tensor:
+    """Return when the last event known to each position's query was, (batch, window).
+
+    It is the position's own event, but both ways that one is asked about: then the one before it,
+    or itself where there is none.
+    """
+    times = batch.timestamps_ms
+    if not both_ways:
+        return times
+    before = torch.cat([times[:, :1], times[:, :-1]], dim=1)
+    real_before = torch.cat([batch.items[:, :1], batch.items[:, :-1]], dim=1) > 0
+    return torch.where(real_before, before, times)
+
+
 class GapBias(nn.Module):
     """The per-head attention bias of the time gap between a query's time and each event's."""
 
@@ -81,11 +95,15 @@ class RequestTime(nn.Module):
         for table in (self.hour, self.weekday, self.gap):
             nn.init.normal_(table.weight, std=0.02)
 
-    def forward(self, query: Tensor, batch: Batch, num_queries: int) -> Tensor:
-        """Add the request's time to queries (batch, queries, dim); unknown times add nothing."""
+    def forward(self, query: Tensor, batch: Batch, last_times_ms: Tensor) -> Tensor:
+        """Add the request's time to queries (batch, queries, dim); unknown times add nothing.
+
+        `last_times_ms`, (batch, queries), says when each query's last known event was.
+        """
+        num_queries = query.shape[1]
         times = batch.query_times_ms[:, -num_queries:]  # (batch, queries)
         offsets = batch.query_tz_offsets_min[:, -num_queries:]
-        gap = gap_bucket(times - batch.timestamps_ms[:, -num_queries:])
+        gap = gap_bucket(times - last_times_ms)
         added = (
             self.hour(local_hour(times, offsets))
             + self.weekday(local_weekday(times, offsets))

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from training.config import RunConfig, TrainingError, config_to_dict
-from training.files import write_text
+from training.files import write_json, write_text
 from training.search.outcomes import Outcome, best_outcome
 from training.search.space import toml_document
 from training.validation import SCORE
@@ -52,7 +51,7 @@ def write_tables(out: Path, outcomes: Sequence[Outcome], names: Sequence[str]) -
             for outcome in outcomes
         ],
     }
-    write_text(out / JSON_FILE, json.dumps(document, indent=2) + "\n")
+    write_json(out / JSON_FILE, document)
 
 
 def write_best_settings(out: Path, best: Outcome, config: RunConfig) -> None:
