@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,14 @@ import pyarrow.parquet as pq
 from service.contract import bundle as contract
 from service.contract.bundle import Manifest
 from service.contract.errors import BundleMismatch, ContractError
+from service.contract.events import ItemId
 from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_window
+from service.contract.items import Item, parse_attributes
+from service.contract.opening import parse_opening_hours
 from service.contract.vocabulary import Vocabulary, item_hash
 from service.errors import BundleRefused
 from service.fallback import Popularity, RankedList
+from service.item_columns import ItemColumns
 from service.ranker import Ranker, ScoreRequest, open_encoder
 from service.retrieval import HashIndex
 from service.windows import type_index_of_code
@@ -37,6 +42,7 @@ class LoadedBundle:
     item_matrix: Float32s
     vocabulary: Vocabulary
     titles: tuple[str | None, ...]
+    columns: ItemColumns
     hash_index: HashIndex
     type_indices: Int64s
     popularity: Popularity
@@ -61,7 +67,8 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         bundle / contract.ENCODER_FILE, manifest.features, num_threads=num_threads
     )
     item_matrix = _read_item_matrix(bundle / contract.ITEM_MATRIX_FILE, manifest)
-    vocabulary, titles = _read_items(bundle / contract.ITEMS_FILE, manifest)
+    items = _read_items(bundle / contract.ITEMS_FILE, manifest)
+    vocabulary = Vocabulary(item.item_id for item in items)
     item_hashes = np.fromiter((item_hash(text) for text in vocabulary), np.uint64, len(vocabulary))
     return LoadedBundle(
         path=bundle,
@@ -69,7 +76,8 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         ranker=Ranker(session, item_matrix, manifest.features),
         item_matrix=item_matrix,
         vocabulary=vocabulary,
-        titles=titles,
+        titles=(None, *(item.title for item in items)),
+        columns=ItemColumns.of(items),
         hash_index=HashIndex(item_hashes),
         type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
         popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),
@@ -88,13 +96,34 @@ def _read_item_matrix(path: Path, manifest: Manifest) -> Float32s:
     return matrix
 
 
-def _read_items(path: Path, manifest: Manifest) -> tuple[Vocabulary, tuple[str | None, ...]]:
-    table = pq.read_table(path, columns=["item_index", "item_id", "title"])
-    indices = table["item_index"].to_numpy()
-    if not np.array_equal(indices, np.arange(1, manifest.num_items + 1)):
+def _read_items(path: Path, manifest: Manifest) -> list[Item]:
+    """Return the items in the order of their index; columns that a bundle lacks are unknown."""
+    table = pq.read_table(path)
+    if not np.array_equal(table["item_index"].to_numpy(), np.arange(1, manifest.num_items + 1)):
         raise BundleMismatch(f"{path}: item_index is not 1 to {manifest.num_items} in order")
-    titles = (None, *table["title"].to_pylist())
-    return Vocabulary(table["item_id"].to_pylist()), titles
+    there = set(table.column_names)
+    columns = {
+        name: table[name].to_pylist() if name in there else [None] * manifest.num_items
+        for name in contract.ITEM_COLUMNS
+    }
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return [_item(row) for row in rows]
+
+
+def _item(row: dict[str, Any]) -> Item:
+    if row["opening_hours"]:
+        # Refused here rather than at the first request that asks who is open.
+        parse_opening_hours(row["opening_hours"])
+    return Item(
+        item_id=ItemId(row["item_id"]),
+        title=row["title"],
+        categories=tuple(row["categories"] or ()),
+        attributes=parse_attributes(row["attributes"]),
+        lat=row["lat"],
+        lon=row["lon"],
+        opening_hours=row["opening_hours"],
+        released_at_ms=row["released_at_ms"],
+    )
 
 
 def _read_popularity(path: Path, manifest: Manifest) -> Popularity:

@@ -23,6 +23,7 @@ from service.contract.features import (
 from service.contract.vocabulary import item_hash
 from service.errors import ServiceError
 from service.fallback import LivePopularity, Pick, Rung, Source, climb, local_hour, repeats
+from service.filters import Asked, Filter, matching
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.ordering import top_k, without
@@ -93,6 +94,7 @@ class RecommendationQuery:
     candidates: tuple[ItemId, ...] | None = None
     exclude: frozenset[str] = frozenset()
     exclude_seen: tuple[str, ...] | None = None
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,9 @@ class Recommender:
         kept: Past = EMPTY_PAST if stored is None else stored
         past = merge_pasts(kept, past_of_events(query.events))
         items = self._bundle.vocabulary.indices(past.item_ids)
-        choice = self._choose(query, self._seen(query, past, items, stored))
-        case = _Case(past, items, self._request_point(query, past), choice, query.k)
+        asked = self._asked(query, past)
+        choice = self._choose(query, self._seen(query, past, items, stored), asked)
+        case = _Case(past, items, self._request_point(query, asked), choice, query.k)
         if choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
             picks = self._climb(case)
@@ -205,31 +208,40 @@ class Recommender:
             degraded.append(DEGRADED_REDIS)
             return None
 
-    def _request_point(self, query: RecommendationQuery, past: Past) -> RequestPoint:
-        """Return when and where, with the local offset of the request, else of the last event."""
+    def _asked(self, query: RecommendationQuery, past: Past) -> Asked:
+        """Return when, with the local offset of the request, else of the last event."""
         offset = query.tz_offset_min
-        if not self._bundle.manifest.features.knows_offsets:
-            # The hours that this bundle was trained on are UTC; local ones would be other hours.
-            offset = 0
-        elif offset is None:
+        if offset is None:
             # Histories keep an unknown offset as 0.
             last = int(past.tz_offsets_min[-1]) if len(past) else 0
             offset = last or self._default_tz_offset_min
+        return Asked(self._clock() if query.now_ms is None else query.now_ms, offset)
+
+    def _request_point(self, query: RecommendationQuery, asked: Asked) -> RequestPoint:
+        """Return when and where, as the bundle reads it."""
+        # The hours that a bundle without offsets was trained on are UTC; local ones would be other
+        # hours.
+        knows = self._bundle.manifest.features.knows_offsets
         return RequestPoint(
-            time_ms=self._clock() if query.now_ms is None else query.now_ms,
-            tz_offset_min=offset,
+            time_ms=asked.time_ms,
+            tz_offset_min=asked.tz_offset_min if knows else 0,
             lat=np.nan if query.lat is None else query.lat,
             lon=np.nan if query.lon is None else query.lon,
         )
 
-    def _choose(self, query: RecommendationQuery, seen: _Seen) -> _Choice:
+    def _choose(self, query: RecommendationQuery, seen: _Seen, asked: Asked) -> _Choice:
         """Return what may be shown; everything is left out here, before the best k are taken."""
         vocabulary = self._bundle.vocabulary
         candidates = retrieve(vocabulary, query.candidates)
         excluded = known_indices(vocabulary, query.exclude)
         allowed = without(candidates.indices, excluded, len(vocabulary))
-        unseen = without(allowed, seen.indices, len(vocabulary))
         strangers = tuple(text for text in candidates.unknown if text not in query.exclude)
+        if query.filter is not None:
+            fits = matching(query.filter, self._bundle.columns, asked)
+            allowed = allowed[fits[allowed]]
+            # Element 0 is an item of which nothing is known, which a stranger is.
+            strangers = strangers if fits[0] else ()
+        unseen = without(allowed, seen.indices, len(vocabulary))
         new = tuple(text for text in strangers if item_hash(text) not in seen.hashes)
         all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
         known = Candidates(

@@ -36,6 +36,14 @@ ITEM_ROWS: Mapping[str, tuple[float, float, float]] = {
     "drama-2": (0.1, 0.9, 0.0),
     "night-1": (0.0, 0.0, 1.0),
 }
+# What the items say of themselves, for filters; the others say nothing.
+ITEM_FACTS: Mapping[str, Mapping[str, Any]] = {
+    "action-1": {"categories": ["action"], "attributes": '{"price": 5}', "opening_hours": "24/7"},
+    "action-2": {"categories": ["action", "classic"], "attributes": '{"price": 15}'},
+    "drama-1": {"categories": ["drama", "classic"], "lat": 48.86, "lon": 2.35},
+    "drama-2": {"categories": ["drama"], "released_at_ms": NOON_MS - DAY_MS},
+    "night-1": {"opening_hours": "20:00-04:00"},
+}
 POPULAR = ("drama-1", "action-1", "night-1")
 POPULAR_AT_NOON = ("action-2", "drama-1")
 
@@ -231,16 +239,23 @@ def _write_golden(
 
 
 def _write_items(folder: Path, ids: Sequence[str]) -> None:
+    facts = [ITEM_FACTS.get(text, {}) for text in ids]
+    kinds = {
+        "categories": pa.list_(pa.string()),
+        "lat": pa.float64(),
+        "lon": pa.float64(),
+        "attributes": pa.string(),
+        "opening_hours": pa.string(),
+        "released_at_ms": pa.int64(),
+    }
     table = pa.table(
         {
             "item_index": pa.array(range(1, len(ids) + 1), pa.int32()),
             "item_id": pa.array(ids, pa.string()),
             "title": pa.array([f"Title of {text}" for text in ids[:-1]] + [None], pa.string()),
-            "categories": pa.array([[] for _ in ids], pa.list_(pa.string())),
-            "lat": pa.array([None] * len(ids), pa.float64()),
-            "lon": pa.array([None] * len(ids), pa.float64()),
             "num_events": pa.array([1] * len(ids), pa.int64()),
         }
+        | {name: pa.array([fact.get(name) for fact in facts], kind) for name, kind in kinds.items()}
     )
     pq.write_table(table, folder / contract.ITEMS_FILE)
 

@@ -53,6 +53,10 @@ ITEM_SCHEMA = pa.schema(
         ("categories", pa.list_(pa.string())),
         ("lat", pa.float64()),
         ("lon", pa.float64()),
+        # A flat JSON object; see service.contract.items.
+        ("attributes", pa.string()),
+        ("opening_hours", pa.string()),
+        ("released_at_ms", pa.int64()),
     ]
 )
 

@@ -30,7 +30,7 @@ from service.contract.features import (
 )
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
-from training.data import MS_PER_HOUR, EventTable, local_hours, read_items
+from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
 from training.dataset import past_window
 from training.evaluate import headline_rule
 from training.model.batch import serving_batch
@@ -227,17 +227,10 @@ def _write_items(loaded: LoadedRun, folder: Path) -> None:
     rows = {row["item_id"]: row for row in read_items(loaded.inputs.dataset_path).to_pylist()}
     ordered = [rows[item_id] for item_id in events.items]
     counts = item_counts(events, np.ones(len(events), bool))[1:]
-    table = pa.table(
-        {
-            "item_index": pa.array(range(1, len(ordered) + 1), pa.int32()),
-            "item_id": pa.array([row["item_id"] for row in ordered], pa.string()),
-            "title": pa.array([row["title"] for row in ordered], pa.string()),
-            "categories": pa.array([row["categories"] for row in ordered], pa.list_(pa.string())),
-            "lat": pa.array([row["lat"] for row in ordered], pa.float64()),
-            "lon": pa.array([row["lon"] for row in ordered], pa.float64()),
-            "num_events": pa.array(counts, pa.int64()),
-        }
-    )
+    described = pa.Table.from_pylist(ordered, schema=ITEM_SCHEMA).select(contract.ITEM_COLUMNS)
+    indices = pa.array(range(1, len(ordered) + 1), pa.int32())
+    table = described.add_column(0, "item_index", indices)
+    table = table.append_column("num_events", pa.array(counts, pa.int64()))
     pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
 
 

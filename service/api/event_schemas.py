@@ -38,11 +38,11 @@ IdText = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 EventTypeText = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
 
 
-def only(kinds: tuple[type, ...], fix: str) -> BeforeValidator:
+def only(kinds: tuple[type, ...], fix: str, *, or_null: bool = True) -> BeforeValidator:
     """Return a validator that refuses other JSON types with one error, not one for each kind."""
 
     def check(value: Any) -> Any:
-        if value is not None and type(value) not in kinds:
+        if not (value is None and or_null) and type(value) not in kinds:
             raise PydanticCustomError("kind", fix)
         return value
 

@@ -16,6 +16,7 @@ from service.api.event_schemas import (
     check_event_type,
     only,
 )
+from service.api.filter_schemas import MAX_CONDITIONS, FilterBody
 from service.contract.errors import InvalidField
 from service.contract.events import (
     EVENT_TYPES,
@@ -27,6 +28,7 @@ from service.contract.events import (
     parse_timestamp,
 )
 from service.fallback import Source
+from service.filters import Filter
 from service.recommender import ALL_TYPES, NO_TYPES, Recommendation, RecommendationQuery
 
 MAX_CANDIDATES = 10_000
@@ -101,6 +103,9 @@ class RecommendRequest(Strict):
     exclude_seen: SeenRule | None = Field(
         None, description="Which events make an item seen; absent: as the bundle says"
     )
+    filter: FilterBody | None = Field(
+        None, description="Only items of which it is true; what an item does not say is false"
+    )
 
     def to_query(self, latest_ms: int) -> RecommendationQuery:
         """Return what was asked; raises InvalidField."""
@@ -118,6 +123,7 @@ class RecommendRequest(Strict):
             candidates=_checked_ids("candidates", self.candidates),
             exclude=frozenset(_checked_ids("exclude", self.exclude) or ()),
             exclude_seen=_seen_types(self.exclude_seen),
+            filter=_checked_filter(self.filter),
         )
 
     def _session_events(self, user_id: str, latest_ms: int) -> Iterator[Event]:
@@ -241,6 +247,15 @@ def _seen_types(names: list[str] | None) -> tuple[str, ...] | None:
     if not names:
         raise InvalidField("exclude_seen", names, "must be `none`, `all` or event types")
     return tuple(check_event_type("exclude_seen", name) for name in names)
+
+
+def _checked_filter(body: FilterBody | None) -> Filter | None:
+    if body is None:
+        return None
+    count = body.num_conditions()
+    if count > MAX_CONDITIONS:
+        raise InvalidField("filter", count, f"may have {MAX_CONDITIONS} conditions in all")
+    return body.to_filter()
 
 
 def _split(texts: Sequence[str] | None) -> list[str] | None:

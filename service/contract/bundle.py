@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 0
+SCHEMA_MINOR = 1
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -28,6 +28,12 @@ GOLDEN_FILE = "golden.npz"
 CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
+
+# What `items.parquet` says of an item besides its index; `attributes` is a JSON object. The last
+# three came with 1.1.
+ITEM_COLUMNS = (
+    "item_id", "title", "categories", "lat", "lon", "attributes", "opening_hours", "released_at_ms",
+)  # fmt: skip
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
 # the item there gets when it is scored again (batch, window_len), 0 for models without repeats.

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -124,9 +125,43 @@ def spoil_popularity(folder: Path) -> None:
     pq.write_table(pq.read_table(folder / contract.ITEMS_FILE), folder / contract.POPULARITY_FILE)
 
 
+def say(folder: Path, name: str, text: str) -> None:
+    """Let every item say a text under a column's name."""
+    path = folder / contract.ITEMS_FILE
+    table = pq.read_table(path)
+    column = pa.array([text] * len(table), pa.string())
+    pq.write_table(table.drop_columns([name]).append_column(name, column), path)
+
+
+def spoil_hours(folder: Path) -> None:
+    """Leave opening hours that nobody can read."""
+    say(folder, "opening_hours", "sometimes")
+
+
+def spoil_attributes(folder: Path) -> None:
+    """Leave attributes inside attributes."""
+    say(folder, "attributes", '{"size": {"cm": 5}}')
+
+
+def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> None:
+    """Attributes, hours and release came with 1.1; what is not there is unknown."""
+    later = ["attributes", "opening_hours", "released_at_ms"]
+
+    def drop(folder: Path) -> None:
+        path = folder / contract.ITEMS_FILE
+        pq.write_table(pq.read_table(path).drop_columns(later), path)
+
+    version = {"major": 1, "minor": 0}
+    loaded = load_bundle(make_bundle(tmp_path, change_files=drop, schema_version=version))
+    assert loaded.columns.hours == ("",)
+    assert set(loaded.columns.terms) == {"categories"}
+
+
 @pytest.mark.parametrize(
     ("change_files", "reason"),
     [
+        (spoil_hours, "opening_hours: 'sometimes' must be opening hours"),
+        (spoil_attributes, r"attributes\.size: .* must be a text, a number"),
         (spoil_matrix, "the manifest says float32"),
         (spoil_numbers, "not finite"),
         (spoil_items, "in order"),

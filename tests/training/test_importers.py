@@ -74,7 +74,7 @@ def test_every_movielens_layout_gives_the_same_events(layout, tmp_path: Path) ->
     ]
     first, second = read_items(out).to_pylist()
     assert (first["title"], first["categories"]) == ("Caf\xe9 (1990)", ["Drama"])
-    assert second["title"] == "Boat (1991)"
+    assert (second["title"], second["attributes"]) == ("Boat (1991)", '{"year": 1991.0}')
     assert (info.num_users, info.num_items, info.time_axis) == (2, 2, "time")
 
 
@@ -122,6 +122,61 @@ def test_jsonl_and_parquet_give_what_csv_gives(tmp_path: Path) -> None:
     ]
     assert results[0] == results[1] == results[2]
     assert results[0][0]["event_type"] == "click"
+
+
+ITEM_HEADER = "item_id,title,attributes.price,attributes.brand,attributes.new,opening_hours,"
+
+
+def items_of(log: Path, items: Path, out: Path) -> list[dict[str, object]]:
+    """Import a log with a file of items and return what became of them."""
+    write_dataset(import_events(log, ColumnOptions(items_file=items)), CleanOptions(), out, log)
+    return read_items(out).to_pylist()  # type: ignore[no-any-return]  # pyarrow is untyped
+
+
+def test_items_bring_attributes_hours_and_their_release(tmp_path: Path) -> None:
+    """In csv all is text: 5 is a number, 007 a brand. What a table types itself stays so."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\na,1,1600000000\na,2,1600000000\n")
+    text = tmp_path / "items.csv"
+    text.write_text(
+        f"{ITEM_HEADER}released_at\n"
+        "1,A,5,007,true,Mo-Fr 09:00-18:00,2026-01-31T18:00:00Z\n2,B,,,,,\n"
+    )
+    row = {
+        "item_id": "1", "title": "A", "attributes.price": 5, "attributes.brand": "007",
+        "attributes.new": True, "opening_hours": "Mo-Fr 09:00-18:00",
+        "released_at": 1_769_882_400_000,
+    }  # fmt: skip
+    typed = tmp_path / "items.parquet"
+    pq.write_table(pa.Table.from_pylist([row, {"item_id": "2", "title": "B"}]), typed)
+    first, second = items_of(log, text, tmp_path / "out")
+    assert json.loads(str(first["attributes"])) == {"price": 5.0, "brand": "007", "new": True}
+    assert (first["opening_hours"], first["released_at_ms"]) == (
+        "Mo-Fr 09:00-18:00",
+        1_769_882_400_000,
+    )
+    assert (second["attributes"], second["opening_hours"], second["released_at_ms"]) == (None,) * 3
+    assert items_of(log, typed, tmp_path / "typed") == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1,A,5,x,true,sometimes,", "item 1: opening_hours: 'sometimes' must be opening hours"),
+        ("1,A,5,x,true,24/7,yesterday", "item 1: released_at: 'yesterday' must be RFC 3339"),
+        (f"1,A,5,{'x' * 300},true,24/7,", "item 1: attributes.brand: .* at most 256 characters"),
+    ],
+)
+def test_an_item_that_says_what_cannot_be_read_is_named(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    """The service would refuse the bundle; here the row can still be mended."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\na,1,1600000000\n")
+    items = tmp_path / "items.csv"
+    items.write_text(f"{ITEM_HEADER}released_at\n{line}\n")
+    with pytest.raises(TrainingError, match=reason):
+        items_of(log, items, tmp_path / "out")
 
 
 def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:

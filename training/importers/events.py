@@ -1,20 +1,27 @@
 """Anybody's event log: parquet, csv or jsonl, whose columns are named by options."""
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import daft
 import pyarrow as pa
 from daft import DataType, col, lit
 from daft.functions import monotonically_increasing_id
 
-from service.contract.events import EVENT_TYPES
+from service.contract.errors import InvalidField
+from service.contract.events import EVENT_TYPES, parse_timestamp
+from service.contract.items import attributes_json, check_attributes, parse_attributes
+from service.contract.opening import parse_opening_hours
 from training.cleaning import RAW_COLUMNS, ROW
 from training.config import TrainingError
 from training.data import ITEM_SCHEMA
 from training.importers.raw_log import RawLog
+
+ATTRIBUTE_PREFIX = "attributes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +130,74 @@ def _check_columns(path: Path, present: Iterable[str], chosen: Mapping[str, str]
 
 
 def _read_items_file(path: Path, delimiter: str) -> pa.Table:
-    """Read items: `item_id` and any other column of ITEM_SCHEMA; categories split at `|`."""
+    """Read items: `item_id` and any other column of ITEM_SCHEMA; categories split at `|`.
+
+    Columns `attributes.` with a name become attributes; `released_at` is as an event's time.
+    """
     frame = _read_frame(path, delimiter)
     _check_columns(path, frame.column_names, {"item_id": "item_id"})
-    names = [name for name in ITEM_SCHEMA.names if name in frame.column_names]
-    rows = frame.select(*names).to_pylist()
-    for row in rows:
-        row["item_id"] = str(row["item_id"])
-        if not isinstance(row.get("categories"), list):
-            row["categories"] = [c for c in str(row.get("categories") or "").split("|") if c]
-        for place in ("lat", "lon"):
-            value = row.get(place)
-            row[place] = float(value) if value not in (None, "") else None
+    files = path.rglob("*") if path.is_dir() else [path]
+    as_text = any(file.suffix.lower() in _SUFFIXES["csv"] for file in files)
+    rows = [_item_row(path, row, as_text=as_text) for row in frame.to_pylist()]
     return pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
+
+
+def _item_row(path: Path, raw: dict[str, Any], *, as_text: bool) -> dict[str, Any]:
+    """Return a row of ITEM_SCHEMA, or raise TrainingError naming the item and the field.
+
+    `as_text` says that the table has texts only, as csv: numbers are then found among them.
+    """
+    given = {name: value for name, value in raw.items() if value not in (None, "")}
+    row: dict[str, Any] = {name: given.get(name) for name in ITEM_SCHEMA.names}
+    row["item_id"] = str(raw["item_id"])
+    if not isinstance(row["categories"], list):
+        row["categories"] = [name for name in str(row["categories"] or "").split("|") if name]
+    for place in ("lat", "lon"):
+        row[place] = None if row[place] is None else float(row[place])
+    try:
+        row |= _described(given, _number_or_text if as_text else _as_it_is)
+    except InvalidField as exc:
+        raise TrainingError(f"{path}: item {row['item_id']}: {exc}") from exc
+    return row
+
+
+def _described(given: dict[str, Any], typed: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return attributes, hours and release of an item; raises InvalidField."""
+    named = {
+        name.removeprefix(ATTRIBUTE_PREFIX): typed(value)
+        for name, value in given.items()
+        if name.startswith(ATTRIBUTE_PREFIX)
+    }
+    attributes = parse_attributes(given.get("attributes")) | check_attributes(named)
+    if "opening_hours" in given:
+        parse_opening_hours(str(given["opening_hours"]))
+    row: dict[str, Any] = {"attributes": attributes_json(attributes)}
+    if "released_at" in given:
+        row["released_at_ms"] = _released_ms(typed(given["released_at"]))
+    return row
+
+
+def _released_ms(value: Any) -> int:
+    """Return ms since 1970 of RFC 3339 text, whole milliseconds, or a table's own time."""
+    known = value if isinstance(value, str | int) else value.isoformat()
+    try:
+        return parse_timestamp(known)[0]
+    except InvalidField as exc:
+        raise InvalidField("released_at", exc.value, exc.fix) from exc
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _number_or_text(text: str) -> str | int | float | bool:
+    """Return what a text of a csv file stands for.
+
+    >>> [_number_or_text(text) for text in ("5", "2.50", "true", "007", "red")]
+    [5, 2.5, True, '007', 'red']
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float | bool) else text

@@ -1,6 +1,7 @@
 """MovieLens in any of its layouts."""
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from daft import col, lit
 from daft.functions import monotonically_increasing_id
 
+from service.contract.items import attributes_json
 from training.cleaning import ROW
 from training.config import TrainingError
 from training.data import EVENTS_FILE, ITEM_SCHEMA, ITEMS_FILE
@@ -48,11 +50,17 @@ def _movielens(
         raw = raw.with_column(ROW, monotonically_increasing_id())
     rows = [
         dict.fromkeys(ITEM_SCHEMA.names)
-        | {"item_id": item_id, "title": title, "categories": categories}
+        | {"item_id": item_id, "title": title, "categories": categories, **_year(title)}
         for item_id, title, categories in items
     ]
     table = pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
     return RawLog("movielens", raw, table, licence_notice=MOVIELENS_NOTICE, **more)  # type: ignore[arg-type]  # time_axis and dropped only
+
+
+def _year(title: str) -> dict[str, str | None]:
+    """Return the attribute `year` of a title such as "Toy Story (1995)"."""
+    found = re.search(r"\((\d{4})\)\s*$", title)
+    return {"attributes": attributes_json({"year": float(found[1])})} if found else {}
 
 
 def _columns(frame: daft.DataFrame, names: tuple[str, str, str, str]) -> daft.DataFrame:
