@@ -41,7 +41,9 @@ def main() -> None:
                 for row in measure(bench, prepared, arguments, seed):
                     found.append(row)
                     write(arguments.json, report(found, vars(arguments)))
-    show(report(found, vars(arguments)))
+    document = report(found, vars(arguments))
+    write(arguments.json, document)
+    show(document)
 
 
 def measure(
