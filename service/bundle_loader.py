@@ -97,13 +97,13 @@ def _read_item_matrix(path: Path, manifest: Manifest) -> Float32s:
 
 
 def _read_items(path: Path, manifest: Manifest) -> list[Item]:
-    """Return the items in the order of their index; columns that a bundle lacks are unknown."""
+    """Return the items in the order of their index; columns that 1.0 had not may be missing."""
     table = pq.read_table(path)
     if not np.array_equal(table["item_index"].to_numpy(), np.arange(1, manifest.num_items + 1)):
         raise BundleMismatch(f"{path}: item_index is not 1 to {manifest.num_items} in order")
-    there = set(table.column_names)
+    needed = {*contract.ITEM_COLUMNS_OF_1_0, *table.column_names}
     columns = {
-        name: table[name].to_pylist() if name in there else [None] * manifest.num_items
+        name: table[name].to_pylist() if name in needed else [None] * manifest.num_items
         for name in contract.ITEM_COLUMNS
     }
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))

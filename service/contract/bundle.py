@@ -29,11 +29,9 @@ CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
 
-# What `items.parquet` says of an item besides its index; `attributes` is a JSON object. The last
-# three came with 1.1.
-ITEM_COLUMNS = (
-    "item_id", "title", "categories", "lat", "lon", "attributes", "opening_hours", "released_at_ms",
-)  # fmt: skip
+# What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
+ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
+ITEM_COLUMNS = (*ITEM_COLUMNS_OF_1_0, "attributes", "opening_hours", "released_at_ms")
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
 # the item there gets when it is scored again (batch, window_len), 0 for models without repeats.

@@ -143,6 +143,12 @@ def spoil_attributes(folder: Path) -> None:
     say(folder, "attributes", '{"size": {"cm": 5}}')
 
 
+def drop_titles(folder: Path) -> None:
+    """Leave out a column that every schema has."""
+    path = folder / contract.ITEMS_FILE
+    pq.write_table(pq.read_table(path).drop_columns(["title"]), path)
+
+
 def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> None:
     """Attributes, hours and release came with 1.1; what is not there is unknown."""
     later = ["attributes", "opening_hours", "released_at_ms"]
@@ -160,6 +166,7 @@ def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change_files", "reason"),
     [
+        (drop_titles, "title"),
         (spoil_hours, "opening_hours: 'sometimes' must be opening hours"),
         (spoil_attributes, r"attributes\.size: .* must be a text, a number"),
         (spoil_matrix, "the manifest says float32"),
