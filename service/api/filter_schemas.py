@@ -67,8 +67,8 @@ class RangeBody(Strict):
         return Range(key, **{name: _bound(key, name, value) for name, value in bounds.items()})
 
 
-class Center(Strict):
-    """The middle of a circle, WGS 84 degrees."""
+class Place(Strict):
+    """A point on the Earth, WGS 84 degrees."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"lat": 48.8566, "lon": 2.3522}]})
     lat: float = Field(ge=-90, le=90)
@@ -83,7 +83,7 @@ class GeoRadiusBody(Strict):
             "examples": [{"center": {"lat": 48.8566, "lon": 2.3522}, "radius_km": 5}]
         }
     )
-    center: Center
+    center: Place
     radius_km: float = Field(gt=0, le=HALF_EARTH_KM)
 
 

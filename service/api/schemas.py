@@ -16,7 +16,7 @@ from service.api.event_schemas import (
     check_event_type,
     only,
 )
-from service.api.filter_schemas import MAX_CONDITIONS, FilterBody
+from service.api.filter_schemas import MAX_CONDITIONS, FilterBody, Place
 from service.contract.errors import InvalidField
 from service.contract.events import (
     EVENT_TYPES,
@@ -58,14 +58,6 @@ SeenRule = Annotated[
 ]
 
 
-class Place(Strict):
-    """Where the recommendation is wanted, WGS 84 degrees."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"lat": 48.8566, "lon": 2.3522}]})
-    lat: float = Field(ge=-90, le=90)
-    lon: float = Field(ge=-180, le=180)
-
-
 class RecommendRequest(Strict):
     """Whom and what to recommend for; without a user or events the answer is what is popular."""
 
@@ -95,7 +87,7 @@ class RecommendRequest(Strict):
     ]
     k: int = Field(10, ge=1, le=MAX_K)
     now: TimestampValue | None = None
-    place: Place | None = None
+    place: Place | None = Field(None, description="Where the recommendation is wanted")
     candidates: Annotated[list[IdText], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = (
         Field(None, description="Rank these only; absent ranks the catalogue")
     )

@@ -164,6 +164,7 @@ def test_items_bring_attributes_hours_and_their_release(tmp_path: Path) -> None:
     [
         ("1,A,5,x,true,sometimes,", "item 1: opening_hours: 'sometimes' must be opening hours"),
         ("1,A,5,x,true,24/7,yesterday", "item 1: released_at: 'yesterday' must be RFC 3339"),
+        ("1,A,5,x,true,24/7,1.5", "item 1: released_at: 1.5 must be RFC 3339"),
         (f"1,A,5,{'x' * 300},true,24/7,", "item 1: attributes.brand: .* at most 256 characters"),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _check_columns(path: Path, present: Iterable[str], chosen: Mapping[str, str]
 def _read_items_file(path: Path, delimiter: str) -> pa.Table:
     """Read items: `item_id` and any other column of ITEM_SCHEMA; categories split at `|`.
 
-    Columns `attributes.` with a name become attributes; `released_at` is as an event's time.
+    Columns `attributes.` with a name become attributes; `released_at` is RFC 3339 or milliseconds.
     """
     frame = _read_frame(path, delimiter)
     _check_columns(path, frame.column_names, {"item_id": "item_id"})
@@ -179,7 +180,9 @@ def _described(given: dict[str, Any], typed: Callable[[Any], Any]) -> dict[str, 
 
 def _released_ms(value: Any) -> int:
     """Return ms since 1970 of RFC 3339 text, whole milliseconds, or a table's own time."""
-    known = value if isinstance(value, str | int) else value.isoformat()
+    known = value.isoformat() if isinstance(value, date) else value
+    if not isinstance(known, str | int) or isinstance(known, bool):
+        raise InvalidField("released_at", value, "must be RFC 3339 or whole milliseconds")
     try:
         return parse_timestamp(known)[0]
     except InvalidField as exc:
