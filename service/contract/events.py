@@ -86,6 +86,15 @@ def derive_event_id(
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def user_hash(user_id: str) -> str:
+    """Return what stands for an erased user where the id may no longer be: 32 hexadecimal digits.
+
+    Store and collector must agree on it: a tombstone holds off late events of the user, and a mark
+    in the event stream has the collector drop the user's rows.
+    """
+    return hashlib.blake2b(user_id.encode(), digest_size=16, person=b"erased-user").hexdigest()
+
+
 def check_id(name: str, text: str, max_chars: int = MAX_ID_CHARS) -> str:
     """Return an outside id unchanged, or raise InvalidField naming what is wrong with it."""
     if not text or len(text) > max_chars:

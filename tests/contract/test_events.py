@@ -13,6 +13,7 @@ from service.contract.events import (
     check_id,
     derive_event_id,
     parse_timestamp,
+    user_hash,
 )
 
 
@@ -99,3 +100,10 @@ def test_a_derived_id_depends_on_every_field() -> None:
         derive_event_id("u", "i", "view", 1000, lat=2.0, lon=1.0),
     }
     assert len(others | {base}) == 8
+
+
+def test_an_erased_user_is_stood_for_by_digits_that_do_not_hold_the_id() -> None:
+    """Every process must find the same stand-in, so it depends on the id alone."""
+    assert user_hash("anna") == user_hash("anna") != user_hash("Anna")
+    assert len(user_hash("anna")) == 32
+    assert "anna" not in user_hash("anna")
