@@ -11,7 +11,6 @@ from fastapi import FastAPI
 
 from service.api import events, health, page, recommend
 from service.api.dependencies import Services
-from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.events import Event
@@ -22,7 +21,8 @@ from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
-from service.recommender import Ranked, RankingThread, RankJob, Recommender
+from service.recommender import Recommender
+from service.serving_model import ModelSlot, open_model
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.history import History, HistoryStore, system_now_ms
@@ -173,25 +173,15 @@ def _services(
     history, counters = stores
     clock = clock or system_now_ms
     metrics.set_bundle(bundle.manifest.bundle_version, bundle.manifest.name)
-    thread = RankingThread(bundle.ranker)
-    stack.callback(thread.close)
-    ranking: Batcher[RankJob, Ranked] = Batcher(
-        "ranker",
-        thread.rank,
-        max_batch=settings.max_batch,
-        max_pending=settings.max_pending,
-        metrics=metrics,
-    )
-    stack.push_async_callback(ranking.close)
     live = LivePopularity(counters, bundle.vocabulary, clock)
+    models = ModelSlot(*open_model(bundle, live, settings, metrics))
+    stack.push_async_callback(models.close)
     stopping = asyncio.Event()
     refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s, stopping))
     stack.push_async_callback(_end, refreshing, stopping)
     recommender = Recommender(
-        bundle=bundle,
+        models=models,
         history=history,
-        ranking=ranking,
-        live=live,
         metrics=metrics,
         clock=clock,
         default_tz_offset_min=settings.default_tz_offset_min,

@@ -29,7 +29,7 @@ from service.contract.events import (
 )
 from service.fallback import Source
 from service.filters import Filter
-from service.recommender import ALL_TYPES, NO_TYPES, Recommendation, RecommendationQuery
+from service.recommendation import ALL_TYPES, NO_TYPES, Recommendation, RecommendationQuery
 
 MAX_CANDIDATES = 10_000
 MAX_K = 500

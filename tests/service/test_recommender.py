@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -7,7 +8,9 @@ from service.contract.events import ItemId, UserId
 from service.errors import NotReady, Overloaded, ServiceError
 from service.fallback import LivePopularity
 from service.metrics import Metrics
-from service.recommender import Ranked, Ranking, RankJob, RecommendationQuery, Recommender
+from service.recommendation import RecommendationQuery
+from service.recommender import Recommender
+from service.serving_model import ModelSlot, Ranked, Ranking, RankJob, ServingModel
 from tests.builders import event
 from tests.fakes import FakeClock, FakeCounters, FakeHistory
 
@@ -39,11 +42,10 @@ def recommender_of(
 ) -> Recommender:
     """Return a recommender whose deadline is a millisecond."""
     clock = FakeClock()
+    live = LivePopularity(FakeCounters(), bundle.vocabulary, clock)
     return Recommender(
-        bundle=bundle,
+        models=ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack()),
         history=history,
-        ranking=ranking,
-        live=LivePopularity(FakeCounters(), bundle.vocabulary, clock),
         metrics=metrics or Metrics(),
         clock=clock,
         default_tz_offset_min=0,

@@ -1,0 +1,81 @@
+"""What may be shown: candidates, less exclusions, filters and what was seen; before any ranking."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.bundle_loader import LoadedBundle
+from service.contract.events import EVENT_TYPE_CODES
+from service.contract.features import Int64s, Past
+from service.contract.vocabulary import item_hash
+from service.filters import Asked, matching
+from service.ordering import without
+from service.recommendation import ALL_TYPES, NO_TYPES, RecommendationQuery
+from service.retrieval import Candidates, known_indices, retrieve
+from service.store.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What may be shown: known items, and unknown candidates in the caller's order.
+
+    `all_seen` says that only seen items were left, so that seeing was not held against them.
+    """
+
+    known: Candidates
+    unknown: tuple[str, ...]
+    all_seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the user has seen by the request's rule: item indices, and hashes of any id."""
+
+    indices: Int64s
+    hashes: frozenset[int]
+
+
+def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: Asked) -> Choice:
+    """Return what may be shown; everything is left out here, before the best k are taken."""
+    vocabulary = bundle.vocabulary
+    candidates = retrieve(vocabulary, query.candidates)
+    excluded = known_indices(vocabulary, query.exclude)
+    allowed = without(candidates.indices, excluded, len(vocabulary))
+    strangers = tuple(text for text in candidates.unknown if text not in query.exclude)
+    if query.filter is not None:
+        fits = matching(query.filter, bundle.columns, asked)
+        allowed = allowed[fits[allowed]]
+        # Element 0 is an item of which nothing is known, which a stranger is.
+        strangers = strangers if fits[0] else ()
+    unseen = without(allowed, seen.indices, len(vocabulary))
+    new = tuple(text for text in strangers if item_hash(text) not in seen.hashes)
+    all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
+    known = Candidates(allowed if all_seen else unseen, candidates.unknown, candidates.is_catalogue)
+    return Choice(known, strangers if all_seen else new, all_seen)
+
+
+def seen_by(
+    bundle: LoadedBundle,
+    query: RecommendationQuery,
+    past: Past,
+    items: Int64s,
+    stored: History | None,
+) -> Seen:
+    """Return what counts as seen: by events of the past, and by those that left the history.
+
+    `items` are the past's item indices, 0 where the bundle does not know the item.
+    """
+    types = query.exclude_seen
+    if types is None:
+        types = ALL_TYPES if bundle.manifest.exclude_seen == "all" else NO_TYPES
+    codes = [EVENT_TYPE_CODES[name] for name in types]
+    counts = np.isin(past.event_types, codes)
+    left = np.zeros(0, np.uint64)
+    if stored is not None:
+        left = stored.seen_hashes[np.isin(stored.seen_types, codes)]
+    indices = np.concatenate([items[counts & (items > 0)], bundle.hash_index.indices(left)])
+    if query.candidates is None:
+        # Only a list of candidates can hold unknown ids, so only then are hashes looked at.
+        return Seen(indices, frozenset())
+    ids = (past.item_ids[place] for place in np.flatnonzero(counts).tolist())
+    return Seen(indices, frozenset(left.tolist()) | {item_hash(item_id) for item_id in ids})
