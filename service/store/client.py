@@ -105,10 +105,13 @@ class Script:
         return list(await pipeline.execute(raise_on_error=False))
 
 
-async def prepare_store(client: RedisClient, settings: Settings, metrics: Metrics) -> None:
+async def prepare_store(
+    client: RedisClient, settings: Settings, metrics: Metrics, *, warn: bool = True
+) -> None:
     """Check that the store's layout is ours, claim an empty one, and warn of settings that lose.
 
-    Raises StoreMismatch if the data was written with another layout or number of partitions.
+    Only one of a process's stores needs to warn. Raises StoreMismatch if the data was written with
+    another layout or number of partitions.
     """
     expected = {"layout": LAYOUT_VERSION, "num_partitions": settings.num_partitions}
     with translate_redis_errors(metrics, "prepare"):
@@ -117,7 +120,7 @@ async def prepare_store(client: RedisClient, settings: Settings, metrics: Metric
             pipeline.execute_command("HSETNX", META_KEY, name, value)
         pipeline.execute_command("HMGET", META_KEY, *expected)
         stored = (await pipeline.execute())[-1]
-        warnings = await _durability_warnings(client)
+        warnings = await _durability_warnings(client) if warn else []
     for (name, value), found in zip(expected.items(), stored, strict=True):
         if int(found) != value:
             raise StoreMismatch(

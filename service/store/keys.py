@@ -5,6 +5,8 @@ change them together on a Cluster too. A number in the name is the layout's vers
 layout gets a new number and never meets old values.
 """
 
+import re
+import uuid
 import zlib
 
 MS_PER_DAY = 86_400_000
@@ -19,10 +21,37 @@ COUNTER_MAX_ITEMS = 5_000
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
 
+# What was shown to a user is remembered this long; an answer, for the events that it leads to.
+SHOWN_TTL_S = 7 * SECONDS_PER_DAY
+ANSWER_TTL_S = 2 * SECONDS_PER_DAY
+# The newest showings that are kept of a user.
+SHOWN_MAX_ITEMS = 500
+PARTITION_DIGITS = 4
+_OWN_RECOMMENDATION_ID = re.compile(r"[0-9a-f]{32}")
+
 
 def partition_of(user_id: str, num_partitions: int) -> int:
     """Return the user's partition, 0 to num_partitions - 1: CRC-32 of the UTF-8 id."""
     return zlib.crc32(user_id.encode()) % num_partitions
+
+
+def new_recommendation_id(user_id: str | None, num_partitions: int) -> str:
+    """Return a new id, 32 hexadecimal digits, whose first four are its partition.
+
+    It is the user's, so that one script can note an answer beside what else is the user's; an
+    anonymous answer gets any.
+    """
+    random = uuid.uuid4().hex
+    partition = partition_of(random if user_id is None else user_id, num_partitions)
+    return f"{partition:0{PARTITION_DIGITS}x}{random[PARTITION_DIGITS:]}"
+
+
+def partition_of_recommendation(recommendation_id: str, num_partitions: int) -> int | None:
+    """Return the partition in a recommendation's id, None if the id is not one of ours."""
+    if not _OWN_RECOMMENDATION_ID.fullmatch(recommendation_id):
+        return None
+    partition = int(recommendation_id[:PARTITION_DIGITS], 16)
+    return partition if partition < num_partitions else None
 
 
 def history_key(partition: int, user_id: str) -> str:
@@ -43,3 +72,13 @@ def counter_key(partition: int, day: int) -> str:
 def stream_key(partition: int) -> str:
     """Name the partition's event stream: about stream_max_events, lives history_ttl_days."""
     return f"{{p{partition}}}:ev1"
+
+
+def shown_key(partition: int, user_id: str) -> str:
+    """Name what was shown to the user lately: a packed string; lives SHOWN_TTL_S."""
+    return f"{{p{partition}}}:w1:{user_id}"
+
+
+def answer_key(partition: int, recommendation_id: str) -> str:
+    """Name an answer's impressions: JSON without the user; lives ANSWER_TTL_S."""
+    return f"{{p{partition}}}:x1:{recommendation_id}"
