@@ -24,7 +24,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
-REDIS_OPERATIONS = ("append", "attribute", "expose", "ping", "popular", "prepare", "read", "shown")
+REDIS_OPERATIONS = (
+    "append", "attribute", "expose", "list-load", "list-save", "ping", "popular", "prepare", "read",
+    "shown",
+)  # fmt: skip
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -24,6 +24,8 @@ META_KEY = "sojourn:meta1"
 # What was shown to a user is remembered this long; an answer, for the events that it leads to.
 SHOWN_TTL_S = 7 * SECONDS_PER_DAY
 ANSWER_TTL_S = 2 * SECONDS_PER_DAY
+# A list that is read page by page waits this long for its next page.
+LIST_TTL_S = 900
 # The newest showings that are kept of a user.
 SHOWN_MAX_ITEMS = 500
 PARTITION_DIGITS = 4
@@ -82,3 +84,8 @@ def shown_key(partition: int, user_id: str) -> str:
 def answer_key(partition: int, recommendation_id: str) -> str:
     """Name an answer's impressions: JSON without the user; lives ANSWER_TTL_S."""
     return f"{{p{partition}}}:x1:{recommendation_id}"
+
+
+def list_key(partition: int, recommendation_id: str) -> str:
+    """Name a ranked list that is read page by page: JSON without the user; lives LIST_TTL_S."""
+    return f"{{p{partition}}}:l1:{recommendation_id}"

@@ -1,0 +1,58 @@
+"""Ranked lists on a real Valkey: kept for a while, for whom they were made."""
+
+import pytest
+
+from service.config import Settings
+from service.contract.events import UserId
+from service.metrics import Metrics
+from service.store import keys
+from service.store.client import RedisClient
+from service.store.lists import ListedItem, ListStore, RankedItems
+
+pytestmark = pytest.mark.integration
+
+ITEMS = (ListedItem("ä/1", 2.5, "model"), ListedItem("b", -1.0, "popular"))
+
+
+def ranked(user_id: UserId | None) -> RankedItems:
+    """Return a list of two items for a user."""
+    return RankedItems(keys.new_recommendation_id(user_id, 16), user_id, "m1", ITEMS)
+
+
+@pytest.fixture
+def store(redis_client: RedisClient, store_settings: Settings) -> ListStore:
+    """Return a list store on an empty server."""
+    return ListStore(redis_client, store_settings, Metrics())
+
+
+@pytest.mark.parametrize("user_id", [UserId("anna"), None])
+async def test_a_list_comes_back_as_it_was(store: ListStore, user_id: UserId | None) -> None:
+    """Order, scores and sources are those of the moment when the list was made."""
+    saved = ranked(user_id)
+    await store.save(saved)
+    assert await store.load(saved.recommendation_id, user_id) == saved
+
+
+async def test_nobody_else_reads_a_users_list(store: ListStore) -> None:
+    """A cursor that got into other hands says nothing."""
+    saved = ranked(UserId("anna"))
+    await store.save(saved)
+    assert await store.load(saved.recommendation_id, UserId("bert")) is None
+    assert await store.load(saved.recommendation_id, None) is None
+
+
+async def test_a_list_names_nobody_and_ends_by_itself(
+    store: ListStore, redis_client: RedisClient
+) -> None:
+    """It may outlive an erasure by minutes, so the id must not be in it."""
+    await store.save(ranked(UserId("somebody-unmistakable")))
+    [name] = [name async for name in redis_client.scan_iter("{p*")]
+    assert 0 < await redis_client.ttl(name) <= keys.LIST_TTL_S
+    value = await redis_client.get(name)
+    assert "unmistakable" not in f"{name!r} {value!r}"
+
+
+async def test_ids_that_are_not_ours_find_nothing(store: ListStore) -> None:
+    """A cursor is a caller's text: any is an answer, none an error."""
+    for text in ("", "x", "ffff" + "0" * 28, "{p1}"):
+        assert await store.load(text, None) is None
