@@ -4,17 +4,20 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 from fastapi import FastAPI
 
+from service.answering import Answers, ListKeeper
 from service.api import events, health, page, recommend
 from service.api.dependencies import Services
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.events import Event
 from service.errors import BundleRefused, ServiceError
+from service.exposures import ExposureRecords, Exposures
 from service.fallback import LivePopularity, PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
@@ -25,7 +28,10 @@ from service.recommender import Recommender
 from service.serving_model import ModelSlot, open_model
 from service.store.client import connect
 from service.store.counters import CounterStore
+from service.store.exposures import ExposureStore
 from service.store.history import History, HistoryStore, system_now_ms
+from service.store.keys import new_recommendation_id
+from service.store.lists import ListStore
 
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
@@ -51,6 +57,24 @@ class EventHistory(Protocol):
     async def ping(self) -> None:
         """Return if the store answers."""
         ...
+
+
+class GivenStores(NamedTuple):
+    """The stores that a caller brings; the others are built from the settings."""
+
+    history: EventHistory | None
+    counters: PopularCounts | None
+    exposures: ExposureRecords | None
+    lists: ListKeeper | None
+
+
+class Stores(NamedTuple):
+    """Every store of the service."""
+
+    history: EventHistory
+    counters: PopularCounts
+    exposures: ExposureRecords
+    lists: ListKeeper
 
 
 class ServiceApi(FastAPI):
@@ -79,6 +103,8 @@ def create_app(
     *,
     history: EventHistory | None = None,
     counters: PopularCounts | None = None,
+    exposures: ExposureRecords | None = None,
+    lists: ListKeeper | None = None,
     bundle: LoadedBundle | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
@@ -95,7 +121,8 @@ def create_app(
             loaded = (
                 bundle if bundle is not None else await asyncio.to_thread(_load_bundle, settings)
             )
-            stores = _stores(stack, settings, metrics, history, counters)
+            given = GivenStores(history, counters, exposures, lists)
+            stores = _stores(stack, settings, metrics, given)
             yield {
                 "services": _services(
                     stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=clock
@@ -144,21 +171,26 @@ def _load_bundle(settings: Settings) -> LoadedBundle:
 
 
 def _stores(
-    stack: AsyncExitStack,
-    settings: Settings,
-    metrics: Metrics,
-    history: EventHistory | None,
-    counters: PopularCounts | None,
-) -> tuple[EventHistory, PopularCounts]:
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: GivenStores
+) -> Stores:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
-    if history is not None and counters is not None:
-        return history, counters
+    history, counters, exposures, lists = given
+    if history and counters and exposures and lists:
+        return Stores(history, counters, exposures, lists)
     client = connect(settings)
     stack.push_async_callback(client.aclose)
     if history is None:
-        history = own = HistoryStore(client, settings, metrics)
-        stack.push_async_callback(own.close)
-    return history, counters or CounterStore(client, settings, metrics)
+        history = own_history = HistoryStore(client, settings, metrics)
+        stack.push_async_callback(own_history.close)
+    if exposures is None:
+        exposures = own_exposures = ExposureStore(client, settings, metrics)
+        stack.push_async_callback(own_exposures.close)
+    return Stores(
+        history=history,
+        counters=counters or CounterStore(client, settings, metrics),
+        exposures=exposures,
+        lists=lists or ListStore(client, settings, metrics),
+    )
 
 
 def _services(
@@ -167,29 +199,41 @@ def _services(
     *,
     metrics: Metrics,
     bundle: LoadedBundle,
-    stores: tuple[EventHistory, PopularCounts],
+    stores: Stores,
     clock: Clock | None,
 ) -> Services:
-    history, counters = stores
     clock = clock or system_now_ms
     metrics.set_bundle(bundle.manifest.bundle_version, bundle.manifest.name)
-    live = LivePopularity(counters, bundle.vocabulary, clock)
+    live = LivePopularity(stores.counters, bundle.vocabulary, clock)
     models = ModelSlot(*open_model(bundle, live, settings, metrics))
     stack.push_async_callback(models.close)
     stopping = asyncio.Event()
     refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s, stopping))
     stack.push_async_callback(_end, refreshing, stopping)
+    exposures = Exposures(
+        stores.exposures, metrics, max_pending=settings.max_pending, is_on=settings.log_exposures
+    )
+    stack.push_async_callback(exposures.close)
+    answers = Answers(
+        lists=stores.lists,
+        exposures=exposures,
+        metrics=metrics,
+        clock=clock,
+        new_id=partial(new_recommendation_id, num_partitions=settings.num_partitions),
+    )
     recommender = Recommender(
         models=models,
-        history=history,
-        metrics=metrics,
+        history=stores.history,
+        showings=exposures,
+        answers=answers,
         clock=clock,
         default_tz_offset_min=settings.default_tz_offset_min,
         deadline_ms=settings.request_deadline_ms,
     )
     return Services(
         recommender=recommender,
-        history=history,
+        history=stores.history,
+        exposures=exposures,
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,

@@ -59,6 +59,10 @@ class Arrangement:
         return self.diversity is None and self.rotation is None and self.exploration is None
 
 
+# The best scores and nothing else.
+PLAIN = Arrangement()
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """The items that may be shown, best first: `scores` (n,), `vectors` (n, dim), groups, (n,).

@@ -20,11 +20,14 @@ class Choice:
     """What may be shown: known items, and unknown candidates in the caller's order.
 
     `all_seen` says that only seen items were left, so that seeing was not held against them.
+    `included` are known items, ascending, and `guests` unknown ids, that get a place in any case.
     """
 
     known: Candidates
     unknown: tuple[str, ...]
     all_seen: bool
+    included: Int64s
+    guests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,11 @@ class Seen:
 
 
 def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: Asked) -> Choice:
-    """Return what may be shown; everything is left out here, before the best k are taken."""
+    """Return what may be shown; everything is left out here, before the best k are taken.
+
+    What the caller includes is shown although it was seen or does not fit the filter, and not if
+    the caller excludes it as well.
+    """
     vocabulary = bundle.vocabulary
     candidates = retrieve(vocabulary, query.candidates)
     excluded = known_indices(vocabulary, query.exclude)
@@ -50,8 +57,24 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
     unseen = without(allowed, seen.indices, len(vocabulary))
     new = tuple(text for text in strangers if item_hash(text) not in seen.hashes)
     all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
-    known = Candidates(allowed if all_seen else unseen, candidates.unknown, candidates.is_catalogue)
-    return Choice(known, strangers if all_seen else new, all_seen)
+    included, guests = _included(bundle, query, excluded)
+    may = allowed if all_seen else unseen
+    if len(included):
+        may = np.union1d(may, included)
+    known = Candidates(may, candidates.unknown, candidates.is_catalogue)
+    unknown = tuple(text for text in (strangers if all_seen else new) if text not in guests)
+    return Choice(known, unknown, all_seen, included, guests)
+
+
+def _included(
+    bundle: LoadedBundle, query: RecommendationQuery, excluded: Int64s
+) -> tuple[Int64s, tuple[str, ...]]:
+    """Return the included items that are known, ascending, and the ids that are not."""
+    if not query.include:
+        return excluded[:0], ()
+    asked = retrieve(bundle.vocabulary, query.include)
+    guests = tuple(text for text in asked.unknown if text not in query.exclude)
+    return without(asked.indices, excluded, len(bundle.vocabulary)), guests
 
 
 def seen_by(

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_future_ms: int = Field(default=300_000, ge=0)
     request_deadline_ms: int = Field(default=2_000, ge=1)
+    # Notes what every answer showed, for attribution, rotation and off-policy training.
+    log_exposures: bool = True
     popularity_refresh_s: float = Field(default=30.0, gt=0)
     max_pending: int = Field(default=1_024, ge=1)
     max_batch: int = Field(default=64, ge=1)

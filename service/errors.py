@@ -75,6 +75,14 @@ class NotReady(ServiceError):
     retry_after_s = 1
 
 
+class CursorExpired(ServiceError):
+    """The list that a cursor goes on with is gone, or was made for somebody else."""
+
+    status = 410
+    slug = "cursor-expired"
+    title = "Cursor expired"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One wrong field of a request: where it is (`events.3.lat`) and what would be right."""

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
+from service.contract.exposures import Source
 from service.contract.features import Float32s, Int64s
 from service.contract.vocabulary import Vocabulary
+from service.item_columns import ItemColumns
 
 MS_PER_HOUR = 3_600_000
 MS_PER_MIN = 60_000
 NUM_LIVE_ITEMS = 500
+# Around a request's place, as far as one walks or rides without planning to.
+NEARBY_KM = 5.0
+NUM_NEARBY_ITEMS = 500
 # Live counts below this many events are chance: one visitor would decide what the next one sees.
 MIN_LIVE_WEIGHT = 200.0
-
-# Where an item came from; "new" are candidates that the bundle does not know.
-Source: TypeAlias = Literal["model", "repeat", "popular", "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,22 @@ def repeats(items: Int64s, weights: Float32s) -> RankedList:
     liked = [item for item, total in sums.items() if item and total > 0]
     liked.sort(key=lambda item: (-sums[item], -last_place[item]))
     return RankedList.of((item, sums[item]) for item in liked)
+
+
+def nearby(columns: ItemColumns, overall: RankedList, lat: float, lon: float) -> RankedList:
+    """Return the items within NEARBY_KM of a point, the most popular first, then the nearest.
+
+    Empty where the point is unknown (NaN) or no item says where it is.
+    """
+    if np.isnan(lat) or np.isnan(lon):
+        return RankedList.empty()
+    distances = columns.distances_km(lat, lon)
+    near = np.flatnonzero(distances <= NEARBY_KM)
+    weights = np.zeros(len(distances), np.float32)
+    weights[overall.indices] = overall.weights
+    order = np.lexsort((distances[near], -weights[near]))[:NUM_NEARBY_ITEMS]
+    best: Int64s = near[order].astype(np.int64)
+    return RankedList(best, weights[best])
 
 
 def climb(rungs: Sequence[Rung], allowed: Int64s, k: int, num_items: int) -> list[Pick]:

@@ -12,9 +12,6 @@ import numpy as np
 from service.contract.opening import is_open, local_minutes
 from service.item_columns import ItemColumns, Mask, Term
 
-# The mean radius of the Earth, IUGG.
-EARTH_RADIUS_KM = 6371.0088
-
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -133,13 +130,7 @@ def _within(range_: Range, columns: ItemColumns) -> Mask:
 
 
 def _near(circle: GeoRadius, columns: ItemColumns) -> Mask:
-    """Compare haversine distances; the error of a sphere is at most .6 %."""
-    lats, lons = np.radians(columns.lats), np.radians(columns.lons)
-    lat, lon = np.radians(circle.lat), np.radians(circle.lon)
-    half = np.sin((lats - lat) / 2) ** 2
-    half += np.cos(lats) * np.cos(lat) * np.sin((lons - lon) / 2) ** 2
-    distance_km = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
-    mask: Mask = distance_km <= circle.radius_km
+    mask: Mask = columns.distances_km(circle.lat, circle.lon) <= circle.radius_km
     return mask
 
 

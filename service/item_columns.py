@@ -19,15 +19,22 @@ Term: TypeAlias = str | bool
 CATEGORIES = "categories"
 RELEASED_AT = "released_at"
 ATTRIBUTES = "attributes."
+# The mean radius of the Earth, IUGG.
+EARTH_RADIUS_KM = 6371.0088
 
 
 @dataclass(frozen=True, slots=True)
 class TermColumn:
-    """The items of each term: place t, of `places`, has `items[starts[t] : starts[t + 1]]`."""
+    """The items of each term, and the terms of each item.
+
+    Place t, of `places`, has `items[starts[t] : starts[t + 1]]`; `by_item` are all pairs again,
+    (2, num_pairs): items in ascending order, and the place of the term that each has.
+    """
 
     places: Mapping[Term, int]
     starts: Int64s
     items: Int64s
+    by_item: Int64s
 
     def items_of(self, term: Term) -> Int64s:
         """Return the indices of the items that have a term, ascending."""
@@ -36,6 +43,16 @@ class TermColumn:
         if place is None:
             return self.items[:0]
         return self.items[self.starts[place] : self.starts[place + 1]]
+
+    def places_of(self, indices: Int64s) -> list[frozenset[int]]:
+        """Return the places of each item's terms, none of an item that has none."""
+        items, places = self.by_item
+        firsts = np.searchsorted(items, indices, "left")
+        lasts = np.searchsorted(items, indices, "right")
+        return [
+            frozenset(places[first:last].tolist())
+            for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,17 @@ class ItemColumns:
             hours_of=hours_of,
         )
 
+    def distances_km(self, lat: float, lon: float) -> Float64s:
+        """Return haversine distances to a point, (num_items + 1,), NaN where either is unknown.
+
+        The Earth is taken for a sphere, which is wrong by at most .6 %.
+        """
+        lats, lons = np.radians(self.lats), np.radians(self.lons)
+        half = np.sin((lats - np.radians(lat)) / 2) ** 2
+        half += np.cos(lats) * np.cos(np.radians(lat)) * np.sin((lons - np.radians(lon)) / 2) ** 2
+        distances: Float64s = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
+        return distances
+
 
 def _terms_of(item: Item) -> list[tuple[str, Sequence[Term]]]:
     """Return what the item is matched by, each term once."""
@@ -110,7 +138,11 @@ def _term_column(items_of: Mapping[Term, Sequence[int]]) -> TermColumn:
     lengths = [0, *(len(items) for items in items_of.values())]
     flat = [index for items in items_of.values() for index in items]
     places = {term: place for place, term in enumerate(items_of)}
-    return TermColumn(places, np.cumsum(lengths), np.array(flat, np.int64))
+    items = np.array(flat, np.int64)
+    order = np.argsort(items, kind="stable")
+    place_of = np.repeat(np.arange(len(places)), lengths[1:])
+    by_item = np.stack([items[order], place_of[order]])
+    return TermColumn(places, np.cumsum(lengths), items, by_item)
 
 
 def _coordinates(values: Sequence[float | None]) -> Float64s:

@@ -65,6 +65,17 @@ class Metrics:
         self.fallbacks = self._counter(
             "fallbacks", "Answers not made by the model, and why.", "source", "reason"
         )
+        self.impressions = self._counter(
+            "impressions", "Items shown, by place and model.", "source", "position", "model"
+        )
+        self.attributed_events = self._counter(
+            "attributed_events",
+            "Events that named the answer they came from, by where the item was shown.",
+            "event_type", "source", "position", "model",
+        )  # fmt: skip
+        self.exposures = self._counter("exposures", "Answers noted, or dropped.", "status")
+        for status in ("noted", "dropped"):
+            self.exposures.labels(status)
         self.redis_errors = self._counter("redis_errors", "Redis calls that failed.", "operation")
         for operation in REDIS_OPERATIONS:
             self.redis_errors.labels(operation)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from service.arrangement import PLAIN, Arrangement
 from service.contract.events import EVENT_TYPES, Event, ItemId, UserId
-from service.fallback import Source
+from service.contract.exposures import Source
 from service.filters import Filter
 
 # The values of `exclude_seen` that are not lists of event types.
@@ -19,7 +20,9 @@ DEGRADED_ALL_SEEN = "all-seen"
 class RecommendationQuery:
     """What was asked. None stands for "not said", except that `user_id` None is anonymous.
 
-    `exclude_seen` holds the event types that count as seen; () excludes nothing.
+    `exclude_seen` holds the event types that count as seen; () excludes nothing. `include` are
+    items that get a place whatever they score; `categories` what a new user says to like. With
+    `paginate` the list goes on behind a cursor.
     """
 
     k: int
@@ -33,6 +36,20 @@ class RecommendationQuery:
     exclude: frozenset[str] = frozenset()
     exclude_seen: tuple[str, ...] | None = None
     filter: Filter | None = None
+    include: tuple[ItemId, ...] = ()
+    categories: tuple[str, ...] = ()
+    arrangement: Arrangement = PLAIN
+    paginate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """The next k of a list, from `offset` on; `recommendation_id` is that of its first page."""
+
+    recommendation_id: str
+    offset: int
+    k: int
+    user_id: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +61,22 @@ class RecommendedItem:
     rank: int
     source: Source
     title: str | None
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The answer; `degraded` names what was missing, `source` is the first item's."""
+    """The answer; `degraded` names what was missing, `source` is the first item's.
+
+    `next_page` says where the list goes on, None if it ends here or was not to go on.
+    """
 
     recommendation_id: str
     model_version: str
     items: tuple[RecommendedItem, ...]
     degraded: tuple[str, ...]
     unknown_candidates: tuple[str, ...]
+    next_page: tuple[str, int] | None = None
 
     @property
     def source(self) -> Source | None:

@@ -1,13 +1,13 @@
-"""One recommendation, top to bottom: history, window, candidates, model, fallback, answer."""
+"""One recommendation, top to bottom: history, window, candidates, model, fallback, list, answer."""
 
 import asyncio
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from service.answering import MAX_LIST, Answers
 from service.choosing import Choice, choose, seen_by
 from service.contract.errors import ContractError
 from service.contract.events import UserId
@@ -19,19 +19,22 @@ from service.contract.features import (
     encode_window,
 )
 from service.errors import ServiceError
-from service.fallback import Rung, climb, local_hour, repeats
+from service.fallback import Rung, climb, local_hour, nearby, repeats
 from service.filters import Asked
+from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
-from service.metrics import Metrics
+from service.onboarding import examples_of, with_examples
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
     DEGRADED_REDIS,
+    PageQuery,
     Recommendation,
     RecommendationQuery,
-    RecommendedItem,
 )
+from service.retrieval import Candidates
 from service.serving_model import ModelSource, Ranked, RankJob, ServingModel
+from service.store.exposures import Shown
 from service.store.history import History
 from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_events
 
@@ -47,13 +50,27 @@ class HistoryReader(Protocol):
         ...
 
 
+class ShowingReader(Protocol):
+    """Reads what was shown to a user lately; raises StoreUnavailable."""
+
+    async def shown(self, user_id: UserId) -> Shown:
+        """Return the showings that are remembered, nothing of a user unknown."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """All that a ranking goes by; `items` are the past's item indices, 0 where unknown."""
+    """All that a ranking goes by; `items` are the past's item indices, 0 where unknown.
+
+    `examples` are liked items that a new user's categories stand for; `k` is how long the list is
+    to be, all its pages together.
+    """
 
     model: ServingModel
     past: Past
     items: Int64s
+    examples: Int64s
+    asked: Asked
     point: RequestPoint
     choice: Choice
     k: int
@@ -67,14 +84,16 @@ class Recommender:
         *,
         models: ModelSource,
         history: HistoryReader,
-        metrics: Metrics,
+        showings: ShowingReader,
+        answers: Answers,
         clock: Clock,
         default_tz_offset_min: int,
         deadline_ms: int,
     ) -> None:
         self._models = models
         self._history = history
-        self._metrics = metrics
+        self._showings = showings
+        self._answers = answers
         self._clock = clock
         self._default_tz_offset_min = default_tz_offset_min
         self._deadline_s = deadline_ms / 1000
@@ -86,16 +105,58 @@ class Recommender:
         with self._models.lease() as model:
             return await self._recommend(model, query)
 
+    async def page(self, query: PageQuery) -> Recommendation:
+        """Return the next page of a list; raises CursorExpired and StoreUnavailable."""
+        with self._models.lease() as model:
+            return await self._answers.page(query, model)
+
     async def _recommend(self, model: ServingModel, query: RecommendationQuery) -> Recommendation:
         degraded: list[str] = []
         stored = await self._read_history(query.user_id, degraded)
         case = self._case(model, query, stored)
         if case.choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
-            picks = self._climb(case)
-        else:
-            picks = await self._rank(case, degraded) or self._climb(case)
-        return self._answer(picks, case, degraded)
+        listed = await self._list(case, query, degraded)
+        return await self._answers.answer(listed, case.choice, model, query, degraded)
+
+    async def _list(
+        self, case: _Case, query: RecommendationQuery, degraded: list[str]
+    ) -> list[Listed]:
+        """Return the known items of the list, as the request wants them arranged."""
+        room = max(0, case.k - len(case.choice.guests))
+        wanted = query.arrangement
+        shown = await self._shown(query, degraded)
+        picks = await self._picks(case, case.choice.known, pool_size(case.k, wanted), degraded)
+        listed = list_picks(
+            case.model.bundle, picks, room, wanted, shown=shown, now_ms=case.asked.time_ms
+        )
+        missing = np.setdiff1d(case.choice.included, [one.pick.index for one in listed])
+        if not len(missing):
+            return listed
+        candidates = Candidates(case.choice.included, is_catalogue=False)
+        included = await self._picks(case, candidates, len(case.choice.included), degraded)
+        return with_included(listed, included, room)
+
+    async def _picks(
+        self, case: _Case, candidates: Candidates, depth: int, degraded: list[str]
+    ) -> Ranked:
+        """Return the best of some candidates: by the model, or else by the ladder."""
+        ranked: Ranked = []
+        if not case.choice.all_seen:
+            ranked = await self._rank(case, candidates, depth, degraded)
+        return ranked or self._climb(case, candidates, depth)
+
+    async def _shown(self, query: RecommendationQuery, degraded: list[str]) -> Shown:
+        """Return what was shown to the user lately, if the request wants to know."""
+        if query.arrangement.rotation is None or query.user_id is None:
+            return Shown.nothing()
+        try:
+            return await self._showings.shown(query.user_id)
+        except ServiceError as exc:
+            self._log.warning("showings not read", error=str(exc), user_id=query.user_id)
+            if DEGRADED_REDIS not in degraded:
+                degraded.append(DEGRADED_REDIS)
+            return Shown.nothing()
 
     async def _read_history(self, user_id: UserId | None, degraded: list[str]) -> History | None:
         """Return the stored history, or None, noted as degraded, while the store cannot say."""
@@ -118,7 +179,16 @@ class Recommender:
         items = bundle.vocabulary.indices(past.item_ids)
         asked = self._asked(query, past)
         choice = choose(bundle, query, seen_by(bundle, query, past, items, stored), asked)
-        return _Case(model, past, items, _request_point(model, query, asked), choice, query.k)
+        return _Case(
+            model=model,
+            past=past,
+            items=items,
+            examples=examples_of(bundle, query.categories),
+            asked=asked,
+            point=_request_point(model, query, asked),
+            choice=choice,
+            k=MAX_LIST if query.paginate else query.k,
+        )
 
     def _asked(self, query: RecommendationQuery, past: Past) -> Asked:
         """Return when, with the local offset of the request, else of the last event."""
@@ -129,64 +199,43 @@ class Recommender:
             offset = last or self._default_tz_offset_min
         return Asked(self._clock() if query.now_ms is None else query.now_ms, offset)
 
-    async def _rank(self, case: _Case, degraded: list[str]) -> Ranked:
-        """Return the model's best k, nothing if it has nothing to go by or fails."""
-        if not case.items.any() or not len(case.choice.known.indices):
+    async def _rank(
+        self, case: _Case, candidates: Candidates, depth: int, degraded: list[str]
+    ) -> Ranked:
+        """Return the model's best, nothing if it has nothing to go by or fails."""
+        bundle = case.model.bundle
+        past, items = with_examples(
+            bundle, case.past, case.items, case.examples, case.asked.time_ms
+        )
+        if not items.any() or not len(candidates.indices):
             return []
-        features = case.model.bundle.manifest.features
+        features = bundle.manifest.features
         time_ms = case.point.time_ms if features.uses_request_time else UNKNOWN_TIME_MS
         point = replace(case.point, time_ms=time_ms)
-        window = build_window(case.past, case.items, case.model.bundle.type_indices)
+        window = build_window(past, items, bundle.type_indices)
         try:
             arrays = encode_window(window, point, features.window_len)
             async with asyncio.timeout(self._deadline_s):
-                return await case.model.ranking.submit(RankJob(arrays, case.choice.known, case.k))
+                return await case.model.ranking.submit(RankJob(arrays, candidates, depth))
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=str(exc) or type(exc).__name__)
             degraded.append(DEGRADED_MODEL)
             return []
 
-    def _climb(self, case: _Case) -> Ranked:
-        """Return the best k of the ladder: own repeats, popular now or at this hour, or ever."""
+    def _climb(self, case: _Case, candidates: Candidates, depth: int) -> Ranked:
+        """Return the ladder's best: own repeats, nearby, popular now or at this hour, or ever."""
         hour = local_hour(case.point.time_ms, case.point.tz_offset_min)
         bundle, live = case.model.bundle, case.model.live
         now = Rung("popular", live.current)
         at_hour = Rung("popular", bundle.popularity.at_hour(hour))
+        overall = bundle.popularity.overall
         rungs = [
             Rung("repeat", repeats(case.items, WEIGHT_OF_CODE[case.past.event_types])),
+            Rung("nearby", nearby(bundle.columns, overall, case.point.lat, case.point.lon)),
             *([now, at_hour] if live.says_enough else [at_hour, now]),
-            Rung("popular", bundle.popularity.overall),
+            Rung("popular", overall),
         ]
-        return climb(rungs, case.choice.known.indices, case.k, len(bundle.vocabulary))
-
-    def _answer(self, picks: Ranked, case: _Case, degraded: Sequence[str]) -> Recommendation:
-        vocabulary, titles = case.model.bundle.vocabulary, case.model.bundle.titles
-        items = [
-            RecommendedItem(
-                vocabulary.id(pick.index), pick.score, rank, pick.source, titles[pick.index]
-            )
-            for rank, pick in enumerate(picks, start=1)
-        ]
-        room = case.k - len(items)
-        items += [
-            RecommendedItem(item_id, 0.0, rank, "new", None)
-            for rank, item_id in enumerate(case.choice.unknown[:room], start=len(items) + 1)
-        ]
-        answer = Recommendation(
-            recommendation_id=uuid.uuid4().hex,
-            model_version=case.model.version,
-            items=tuple(items),
-            degraded=tuple(degraded),
-            unknown_candidates=case.choice.known.unknown,
-        )
-        self._count(answer)
-        return answer
-
-    def _count(self, answer: Recommendation) -> None:
-        source = answer.source or "none"
-        self._metrics.recommendations.labels(source).inc()
-        if source != "model":
-            self._metrics.fallbacks.labels(source, _fallback_reason(answer)).inc()
+        return climb(rungs, candidates.indices, depth, len(bundle.vocabulary))
 
 
 def _request_point(model: ServingModel, query: RecommendationQuery, asked: Asked) -> RequestPoint:
@@ -200,9 +249,3 @@ def _request_point(model: ServingModel, query: RecommendationQuery, asked: Asked
         lat=np.nan if query.lat is None else query.lat,
         lon=np.nan if query.lon is None else query.lon,
     )
-
-
-def _fallback_reason(answer: Recommendation) -> str:
-    if answer.degraded:
-        return answer.degraded[-1]
-    return {"new": "unknown-candidates", None: "all-excluded"}.get(answer.source, "no-history")

@@ -49,10 +49,13 @@ class HashIndex:
 
     def indices(self, hashes: NDArray[np.uint64]) -> Int64s:
         """Return the item indices, from 1, of those hashes that are an item's."""
+        return self.find(hashes)[0]
+
+    def find(self, hashes: NDArray[np.uint64]) -> tuple[Int64s, NDArray[np.bool_]]:
+        """Return the indices of those hashes that are an item's, and which hashes these are."""
         if not len(hashes):
-            return np.zeros(0, np.int64)
+            return np.zeros(0, np.int64), np.zeros(0, np.bool_)
         places = np.searchsorted(self._sorted, hashes)
         places = np.minimum(places, len(self._sorted) - 1)
-        hits = self._sorted[places] == hashes
-        found: Int64s = self._order[places[hits]].astype(np.int64) + 1
-        return found
+        hits: NDArray[np.bool_] = self._sorted[places] == hashes
+        return self._order[places[hits]].astype(np.int64) + 1, hits

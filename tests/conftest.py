@@ -11,7 +11,7 @@ from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from tests.builders import make_bundle
 from tests.clients import client_of
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeClock, FakeCounters, FakeHistory, fake_stores
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +59,8 @@ async def client(
     clock: FakeClock,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the whole application on fakes."""
-    app = create_app(settings, history=history, counters=counters, bundle=bundle, clock=clock)
+    app = create_app(
+        settings, **fake_stores(history=history, counters=counters), bundle=bundle, clock=clock
+    )
     async with client_of(app) as running:
         yield running

@@ -12,7 +12,7 @@ from service.bundle_loader import load_bundle
 from service.config import Settings
 from service.contract.bundle import GOLDEN_TOLERANCE
 from tests.clients import client_of
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeClock, fake_stores
 from tests.golden import make
 from training.export import export_bundle
 
@@ -22,8 +22,7 @@ async def served_scores(bundle: Path) -> list[dict[str, float]]:
     settings = Settings(bundle_path=bundle, redis_url=None)
     app = create_app(
         settings,
-        history=FakeHistory(),
-        counters=FakeCounters(),
+        **fake_stores(),
         bundle=load_bundle(bundle),
         clock=FakeClock(make.REQUEST_MS),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 
 from service.contract.events import Event
+from service.exposures import Exposures
 from service.metrics import Metrics
 from service.problems import Problem
 from service.recommender import Recommender
@@ -30,6 +31,7 @@ class Services:
 
     recommender: Recommender
     history: EventStore
+    exposures: Exposures
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int
@@ -53,6 +55,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of an endpoint's problem responses."""
     what = {
         400: "The body is no JSON",
+        410: "The cursor's list is gone; ask for the first page again",
         413: "The body is too large",
         422: "A field is wrong; `errors` says which, and the fix",
         503: "Not possible at the moment; `Retry-After` says when to try again",

@@ -25,6 +25,7 @@ async def post_events(body: EventBatch, services: ServicesDep) -> EventBatchResp
     """Store events; after the answer every read sees them. A retry is safe: it is a duplicate."""
     checked = [attempt.to_event(services.latest_event_ms()) for attempt in body.events]
     results = await store_events(services.history, body.events, checked)
+    services.exposures.attribute(newly_stored(checked, results))
     return count_results(results, services.metrics)
 
 
@@ -43,6 +44,17 @@ async def store_events(
             status: EventStatus = "accepted" if next(are_new) else "duplicate"
             results.append(EventResult.model_construct(event_id=event.event_id, status=status))
     return results
+
+
+def newly_stored(
+    checked: Sequence[Event | FieldProblem], results: Sequence[EventResult]
+) -> list[Event]:
+    """Return the events of a batch that were not there before."""
+    return [
+        event
+        for event, result in zip(checked, results, strict=True)
+        if isinstance(event, Event) and result.status == "accepted"
+    ]
 
 
 def count_results(results: list[EventResult], metrics: Metrics) -> EventBatchResponse:

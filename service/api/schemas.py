@@ -27,7 +27,7 @@ from service.contract.events import (
     check_id,
     parse_timestamp,
 )
-from service.fallback import Source
+from service.contract.exposures import Source
 from service.filters import Filter
 from service.recommendation import ALL_TYPES, NO_TYPES, Recommendation, RecommendationQuery
 

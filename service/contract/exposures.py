@@ -1,8 +1,13 @@
 """The exposure: what one answer showed to whom, and how probable it was to be shown."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from service.contract.events import UserId
+
+# Where an item came from; "new" are candidates that the bundle does not know, "explore" those that
+# exploration drew.
+Source: TypeAlias = Literal["model", "repeat", "nearby", "popular", "new", "explore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,7 @@ class Impression:
 
     item_id: str
     position: int
-    source: str
+    source: Source
     propensity: float
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.config import Settings
 from service.contract.events import UserId, user_hash
+from service.contract.exposures import Source
 from service.errors import StoreMismatch
 from service.metrics import Metrics
 from service.store import keys
@@ -21,7 +22,7 @@ class ListedItem:
 
     item_id: str
     score: float
-    source: str
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from service.contract.events import EVENT_TYPES
 from service.errors import BundleRefused
 from tests.builders import DAY_MS, event_json
 from tests.clients import client_of, recommended
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeClock, FakeCounters, fake_stores
 
 
 async def test_a_bad_bundle_fails_the_start(tmp_path: Path) -> None:
     """A process that cannot serve must not look like one that can."""
     settings = Settings(bundle_path=tmp_path)
-    app = create_app(settings, history=FakeHistory(), counters=FakeCounters())
+    app = create_app(settings, **fake_stores())
     with pytest.raises(BundleRefused):
         async with client_of(app):
             pass
@@ -44,7 +44,10 @@ async def test_two_applications_in_one_process_do_not_meet(
     """No module keeps state: metrics, stores and bundles belong to an application."""
     apps = [
         create_app(
-            settings, history=FakeHistory(), counters=FakeCounters(), bundle=bundle, clock=clock
+            settings,
+            **fake_stores(),
+            bundle=bundle,
+            clock=clock,
         )
         for _ in range(2)
     ]
@@ -60,7 +63,12 @@ async def test_popularity_outlives_a_redis_that_goes_away(
     """The refresh fails, is logged, and goes on; answers stay as they were."""
     counters = FakeCounters()
     counters.down = True
-    app = create_app(settings, history=FakeHistory(), counters=counters, bundle=bundle, clock=clock)
+    app = create_app(
+        settings,
+        **fake_stores(counters=counters),
+        bundle=bundle,
+        clock=clock,
+    )
     async with client_of(app) as client:
         assert await recommended(client, k=1)
 

@@ -25,7 +25,7 @@ from tests.builders import (
     window,
 )
 from tests.clients import client_of, item_ids, metric, recommended
-from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory
+from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory, fake_stores
 
 MIDNIGHT_MS = NOON_MS - 12 * MS_PER_HOUR
 
@@ -88,7 +88,7 @@ async def test_a_model_that_ignores_time_is_given_none(
     bundle = load_bundle(make_bundle(tmp_path))
     features = bundle.manifest.features.model_copy(update={"uses_request_time": False})
     blind = replace(bundle, manifest=bundle.manifest.model_copy(update={"features": features}))
-    app = create_app(settings, history=history, counters=FakeCounters(), bundle=blind, clock=clock)
+    app = create_app(settings, **fake_stores(history=history), bundle=blind, clock=clock)
     await history.append([event(item_id="action-3")])
     async with client_of(app) as client:
         assert await recommended(client, k=1, now="2026-01-14T23:59:00+00:00") == ["action-1"]
@@ -127,7 +127,12 @@ async def test_live_counts_come_before_the_bundles_where_no_hour_is_known(
 ) -> None:
     """What is popular now is not what was popular in training; unknown items are left out."""
     counters = FakeCounters([("unheard-of", 99.0), ("drama-2", 5.0)])
-    app = create_app(settings, history=FakeHistory(), counters=counters, bundle=bundle, clock=clock)
+    app = create_app(
+        settings,
+        **fake_stores(counters=counters),
+        bundle=bundle,
+        clock=clock,
+    )
     async with client_of(app) as client:
         await asyncio.sleep(0)  # the first refresh takes its turn
         found = await recommended(client, k=2, now=str(MIDNIGHT_MS))
@@ -140,7 +145,12 @@ async def test_live_counts_lead_once_there_are_enough_of_them(
 ) -> None:
     """One visitor must not decide what the next one sees; two hundred events say what is new."""
     counters = FakeCounters([("drama-2", weight)])
-    app = create_app(settings, history=FakeHistory(), counters=counters, bundle=bundle, clock=clock)
+    app = create_app(
+        settings,
+        **fake_stores(counters=counters),
+        bundle=bundle,
+        clock=clock,
+    )
     async with client_of(app) as client:
         await asyncio.sleep(0)  # the first refresh takes its turn
         assert await recommended(client, k=1) == [first]
@@ -154,8 +164,7 @@ async def test_a_bundle_trained_on_utc_hours_is_asked_in_utc(
     manifest = bundle.manifest.model_copy(update={"features": features})
     app = create_app(
         settings,
-        history=FakeHistory(),
-        counters=FakeCounters(),
+        **fake_stores(),
         bundle=replace(bundle, manifest=manifest),
         clock=clock,
     )
@@ -201,7 +210,12 @@ async def test_items_that_left_the_history_stay_seen(
             event(event_id="2", item_id="drama-1", timestamp_ms=2),
         ]
     )
-    app = create_app(settings, history=history, counters=FakeCounters(), bundle=bundle, clock=clock)
+    app = create_app(
+        settings,
+        **fake_stores(history=history),
+        bundle=bundle,
+        clock=clock,
+    )
     async with client_of(app) as client:
         assert "action-1" not in await recommended(client, exclude_seen="purchase")
         assert "action-1" in await recommended(client, exclude_seen="view")
@@ -217,7 +231,12 @@ async def test_absent_exclude_seen_is_as_the_bundle_says(
     """Films are not watched twice, so their bundle says `all`."""
     bundle = load_bundle(make_bundle(tmp_path, exclude_seen="all"))
     await history.append([event(item_id="action-1")])
-    app = create_app(settings, history=history, counters=FakeCounters(), bundle=bundle, clock=clock)
+    app = create_app(
+        settings,
+        **fake_stores(history=history),
+        bundle=bundle,
+        clock=clock,
+    )
     async with client_of(app) as client:
         assert "action-1" not in await recommended(client)
         assert "action-1" in await recommended(client, exclude_seen="none")
@@ -328,8 +347,7 @@ async def test_a_failing_model_is_replaced_by_the_users_own_items(
     broken = BrokenRanker(None, np.asarray(bundle.item_matrix), bundle.manifest.features)
     app = create_app(
         settings,
-        history=history,
-        counters=FakeCounters(),
+        **fake_stores(history=history),
         bundle=replace(bundle, ranker=broken),
         clock=clock,
     )

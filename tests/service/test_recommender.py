@@ -13,6 +13,7 @@ from service.recommender import Recommender
 from service.serving_model import ModelSlot, Ranked, Ranking, RankJob, ServingModel
 from tests.builders import event
 from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.recommenders import recommender_on
 
 ANNA = RecommendationQuery(k=2, user_id=UserId("anna"))
 
@@ -43,14 +44,8 @@ def recommender_of(
     """Return a recommender whose deadline is a millisecond."""
     clock = FakeClock()
     live = LivePopularity(FakeCounters(), bundle.vocabulary, clock)
-    return Recommender(
-        models=ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack()),
-        history=history,
-        metrics=metrics or Metrics(),
-        clock=clock,
-        default_tz_offset_min=0,
-        deadline_ms=1,
-    )
+    models = ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack())
+    return recommender_on(models, history, metrics=metrics, deadline_ms=1)
 
 
 async def test_a_model_past_the_deadline_is_not_waited_for(

@@ -10,10 +10,10 @@ from service.contract.events import UserId
 from service.fallback import LivePopularity
 from service.metrics import Metrics
 from service.recommendation import RecommendationQuery
-from service.recommender import Recommender
 from service.serving_model import ModelSlot, Ranked, RankJob, ServingModel, open_model
 from tests.builders import ITEM_ROWS, event, make_bundle
 from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.recommenders import recommender_on
 
 
 class HeldRanking:
@@ -50,14 +50,7 @@ async def test_a_request_ends_on_the_model_it_began_with(
     resources = AsyncExitStack()
     resources.callback(closed.append, "old")
     slot = ModelSlot(ServingModel(bundle, ranking, popularity(bundle)), resources)
-    recommender = Recommender(
-        models=slot,
-        history=history,
-        metrics=Metrics(),
-        clock=FakeClock(),
-        default_tz_offset_min=0,
-        deadline_ms=60_000,
-    )
+    recommender = recommender_on(slot, history)
     await history.append([event(item_id="night-1")])
     query = RecommendationQuery(k=1, user_id=UserId("anna"))
     request = asyncio.create_task(recommender.recommend(query))

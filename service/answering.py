@@ -1,0 +1,232 @@
+"""Answers: name them, cut them into pages, note what they showed, count them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.choosing import Choice
+from service.contract.events import UserId
+from service.contract.exposures import Exposure, Impression
+from service.errors import CursorExpired, ServiceError
+from service.listing import Listed
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.recommendation import (
+    DEGRADED_REDIS,
+    PageQuery,
+    Recommendation,
+    RecommendationQuery,
+    RecommendedItem,
+)
+from service.serving_model import ServingModel
+from service.store.lists import ListedItem, RankedItems
+
+# The longest list that is kept for its next pages.
+MAX_LIST = 1_000
+
+
+class ListKeeper(Protocol):
+    """Keeps ranked lists for their next pages; both raise StoreUnavailable."""
+
+    async def save(self, ranked: RankedItems) -> None:
+        """Keep a list for a while."""
+        ...
+
+    async def load(self, recommendation_id: str, user_id: UserId | None) -> RankedItems | None:
+        """Return a user's list, None if there is none (any more)."""
+        ...
+
+
+class ExposureNotes(Protocol):
+    """Takes note of what was shown, without making the caller wait."""
+
+    def note(self, exposure: Exposure) -> None:
+        """Note one answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An answer before it has been noted and counted."""
+
+    recommendation_id: str
+    model_version: str
+    policy: str
+    items: tuple[RecommendedItem, ...]
+    degraded: Sequence[str]
+    unknown_candidates: tuple[str, ...] = ()
+    next_page: tuple[str, int] | None = None
+
+
+class Answers:
+    """Makes answers of lists; every answer is noted as an exposure and counted once."""
+
+    def __init__(
+        self,
+        *,
+        lists: ListKeeper,
+        exposures: ExposureNotes,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        new_id: Callable[[UserId | None], str],
+    ) -> None:
+        self._lists = lists
+        self._exposures = exposures
+        self._metrics = metrics
+        self._clock = clock
+        self._new_id = new_id
+        self._log = get_logger(__name__)
+
+    async def answer(
+        self,
+        listed: Sequence[Listed],
+        choice: Choice,
+        model: ServingModel,
+        query: RecommendationQuery,
+        degraded: list[str],
+    ) -> Recommendation:
+        """Return the answer of a list of known items, the unknown ones behind them."""
+        length = MAX_LIST if query.paginate else query.k
+        items = _items(model, listed, (*choice.guests, *choice.unknown), length)
+        recommendation_id = self._new_id(query.user_id)
+        next_page = None
+        if query.paginate and len(items) > query.k:
+            kept = _ranked(recommendation_id, query.user_id, model.version, items)
+            next_page = await self._keep(kept, query.k, degraded)
+        draft = _Draft(
+            recommendation_id=recommendation_id,
+            model_version=model.version,
+            policy=policy_of(query),
+            items=items[: query.k],
+            degraded=degraded,
+            unknown_candidates=choice.known.unknown,
+            next_page=next_page,
+        )
+        return self._finish(draft, query.user_id)
+
+    async def page(self, query: PageQuery, model: ServingModel) -> Recommendation:
+        """Return the next page of a list, as it was ranked for its first page.
+
+        Raises CursorExpired if the list is gone or somebody else's, and StoreUnavailable.
+        """
+        kept = await self._lists.load(query.recommendation_id, query.user_id)
+        if kept is None or query.offset >= len(kept.items):
+            raise CursorExpired("the cursor's list is gone; ask for the first page again")
+        end = query.offset + query.k
+        titles, vocabulary = model.bundle.titles, model.bundle.vocabulary
+        items = tuple(
+            RecommendedItem(
+                one.item_id, one.score, rank, one.source, titles[vocabulary.index(one.item_id)]
+            )
+            for rank, one in enumerate(kept.items[query.offset : end], start=query.offset + 1)
+        )
+        draft = _Draft(
+            recommendation_id=self._new_id(query.user_id),
+            model_version=kept.model_version,
+            policy="page",
+            items=items,
+            degraded=(),
+            next_page=(query.recommendation_id, end) if end < len(kept.items) else None,
+        )
+        return self._finish(draft, query.user_id)
+
+    async def _keep(
+        self, ranked: RankedItems, k: int, degraded: list[str]
+    ) -> tuple[str, int] | None:
+        """Keep a list for its next pages; without Redis there are none."""
+        try:
+            await self._lists.save(ranked)
+        except ServiceError as exc:
+            self._log.warning("list not kept", error=str(exc), user_id=ranked.user_id)
+            if DEGRADED_REDIS not in degraded:
+                degraded.append(DEGRADED_REDIS)
+            return None
+        return ranked.recommendation_id, k
+
+    def _finish(self, draft: _Draft, user_id: UserId | None) -> Recommendation:
+        answer = Recommendation(
+            recommendation_id=draft.recommendation_id,
+            model_version=draft.model_version,
+            items=draft.items,
+            degraded=tuple(draft.degraded),
+            unknown_candidates=draft.unknown_candidates,
+            next_page=draft.next_page,
+        )
+        self._exposures.note(
+            Exposure(
+                recommendation_id=draft.recommendation_id,
+                user_id=user_id,
+                timestamp_ms=self._clock(),
+                model_version=draft.model_version,
+                policy=draft.policy,
+                impressions=tuple(
+                    Impression(one.item_id, one.rank, one.source, one.propensity)
+                    for one in draft.items
+                ),
+            )
+        )
+        self._count(answer)
+        return answer
+
+    def _count(self, answer: Recommendation) -> None:
+        source = answer.source or "none"
+        self._metrics.recommendations.labels(source).inc()
+        if source not in ("model", "explore"):
+            self._metrics.fallbacks.labels(source, _fallback_reason(answer)).inc()
+
+
+def policy_of(query: RecommendationQuery) -> str:
+    """Return what made a list, for whoever reads propensities: the arrangements that were wanted.
+
+    Only exploration draws; without it every propensity is 1.
+    """
+    wanted = query.arrangement
+    names = {
+        "diversity": wanted.diversity is not None,
+        "rotation": wanted.rotation is not None,
+        "include": bool(query.include),
+    }
+    parts = [name for name, is_wanted in names.items() if is_wanted]
+    if wanted.exploration is not None:
+        parts.append(f"exploration={wanted.exploration.share:g}")
+    return "+".join(parts) or "best"
+
+
+def _items(
+    model: ServingModel, listed: Sequence[Listed], unknown: Sequence[str], length: int
+) -> tuple[RecommendedItem, ...]:
+    """Return the items of a list with their ranks, unknown ids behind the known ones."""
+    vocabulary, titles = model.bundle.vocabulary, model.bundle.titles
+    items = [
+        RecommendedItem(
+            item_id=vocabulary.id(one.pick.index),
+            score=one.pick.score,
+            rank=rank,
+            source=one.pick.source,
+            title=titles[one.pick.index],
+            propensity=one.propensity,
+        )
+        for rank, one in enumerate(listed, start=1)
+    ]
+    room = length - len(items)
+    items += [
+        RecommendedItem(item_id, 0.0, rank, "new", None)
+        for rank, item_id in enumerate(unknown[:room], start=len(items) + 1)
+    ]
+    return tuple(items)
+
+
+def _ranked(
+    recommendation_id: str,
+    user_id: UserId | None,
+    version: str,
+    items: Sequence[RecommendedItem],
+) -> RankedItems:
+    kept = tuple(ListedItem(one.item_id, one.score, one.source) for one in items)
+    return RankedItems(recommendation_id, user_id, version, kept)
+
+
+def _fallback_reason(answer: Recommendation) -> str:
+    if answer.degraded:
+        return answer.degraded[-1]
+    return {"new": "unknown-candidates", None: "all-excluded"}.get(answer.source, "no-history")

@@ -1,0 +1,123 @@
+"""Exposures: noted behind the answer, and asked again when an event names the answer it came from.
+
+Neither holds a request up, and neither fails one: what cannot be noted is counted and dropped.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from service.contract.events import Event, UserId
+from service.contract.exposures import Exposure
+from service.errors import ServiceError
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.store.exposures import Shown
+
+# Labels have few values: the first places one by one, those below in two groups.
+SINGLE_POSITIONS = 3
+FIRST_PAGE = 10
+
+
+class ExposureRecords(Protocol):
+    """Keeps exposures; every call raises StoreUnavailable."""
+
+    async def record(self, exposure: Exposure) -> None:
+        """Note what one answer showed."""
+        ...
+
+    async def find(self, recommendation_ids: Sequence[str]) -> Mapping[str, Exposure]:
+        """Return the answers that are known by their ids."""
+        ...
+
+    async def shown(self, user_id: UserId) -> Shown:
+        """Return what was shown to a user lately."""
+        ...
+
+
+class Exposures:
+    """Notes answers and attributes events to them, in tasks of its own. Belongs to one loop."""
+
+    def __init__(
+        self, records: ExposureRecords, metrics: Metrics, *, max_pending: int, is_on: bool
+    ) -> None:
+        self._records = records
+        self._metrics = metrics
+        self._max_pending = max_pending
+        self._is_on = is_on
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = get_logger(__name__)
+
+    async def shown(self, user_id: UserId) -> Shown:
+        """Return what was shown to a user lately; raises StoreUnavailable."""
+        return await self._records.shown(user_id)
+
+    def note(self, exposure: Exposure) -> None:
+        """Count an answer's impressions, and note the answer without waiting for it."""
+        places = Counter((one.source, position_label(one.position)) for one in exposure.impressions)
+        for (source, position), number in places.items():
+            labels = (source, position, exposure.model_version)
+            self._metrics.impressions.labels(*labels).inc(number)
+        if self._is_on and exposure.impressions:
+            self._start(self._record(exposure))
+
+    def attribute(self, events: Sequence[Event]) -> None:
+        """Count stored events by the answer that led to them, without waiting for it."""
+        led = [event for event in events if event.recommendation_id is not None]
+        if led and self._is_on:
+            self._start(self._attribute(led))
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Let what has begun end; what outlasts the grace is dropped."""
+        if not self._tasks:
+            return
+        _, unfinished = await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in unfinished:
+            task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) >= self._max_pending:
+            work.close()
+            self._metrics.exposures.labels("dropped").inc()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _record(self, exposure: Exposure) -> None:
+        try:
+            await self._records.record(exposure)
+        except ServiceError as exc:
+            self._log.warning("exposure not noted", error=str(exc))
+            self._metrics.exposures.labels("dropped").inc()
+        else:
+            self._metrics.exposures.labels("noted").inc()
+
+    async def _attribute(self, events: Sequence[Event]) -> None:
+        try:
+            answers = await self._records.find([str(event.recommendation_id) for event in events])
+        except ServiceError as exc:
+            self._log.warning("events not attributed", error=str(exc))
+            answers = {}
+        for event in events:
+            answer = answers.get(str(event.recommendation_id))
+            impression = answer.impression_of(event.item_id) if answer else None
+            if answer is None or impression is None:
+                labels = ("unknown", "unknown", "unknown")
+            else:
+                position = position_label(impression.position)
+                labels = (impression.source, position, answer.model_version)
+            self._metrics.attributed_events.labels(event.event_type, *labels).inc()
+
+
+def position_label(position: int) -> str:
+    """Return the group of a position, from 1.
+
+    >>> [position_label(position) for position in (1, 3, 4, 10, 11)]
+    ['1', '3', '4-10', '4-10', '11+']
+    """
+    if position <= SINGLE_POSITIONS:
+        return str(position)
+    within = position <= FIRST_PAGE
+    return f"{SINGLE_POSITIONS + 1}-{FIRST_PAGE}" if within else f"{FIRST_PAGE + 1}+"

@@ -1,0 +1,37 @@
+"""A recommender on fakes, for tests below HTTP."""
+
+from service.answering import Answers
+from service.exposures import Exposures
+from service.metrics import Metrics
+from service.recommender import Recommender
+from service.serving_model import ModelSource
+from service.store.keys import new_recommendation_id
+from tests.fakes import FakeClock, FakeExposures, FakeHistory, FakeLists
+
+
+def recommender_on(
+    models: ModelSource,
+    history: FakeHistory,
+    *,
+    metrics: Metrics | None = None,
+    deadline_ms: int = 60_000,
+) -> Recommender:
+    """Return a recommender whose answers nobody notes."""
+    metrics, clock = metrics or Metrics(), FakeClock()
+    exposures = Exposures(FakeExposures(), metrics, max_pending=1, is_on=False)
+    answers = Answers(
+        lists=FakeLists(),
+        exposures=exposures,
+        metrics=metrics,
+        clock=clock,
+        new_id=lambda user_id: new_recommendation_id(user_id, 16),
+    )
+    return Recommender(
+        models=models,
+        history=history,
+        showings=exposures,
+        answers=answers,
+        clock=clock,
+        default_tz_offset_min=0,
+        deadline_ms=deadline_ms,
+    )
