@@ -14,6 +14,7 @@ from service.metrics import Metrics
 from service.recommendation import (
     DEGRADED_REDIS,
     PageQuery,
+    RankQuery,
     Recommendation,
     RecommendationQuery,
     RecommendedItem,
@@ -23,6 +24,8 @@ from service.store.lists import ListedItem, RankedItems
 
 # The longest list that is kept for its next pages.
 MAX_LIST = 1_000
+# Of a long answer this many impressions are noted: nobody looks further.
+MAX_NOTED = 500
 
 
 class ListKeeper(Protocol):
@@ -56,6 +59,7 @@ class _Draft:
     degraded: Sequence[str]
     unknown_candidates: tuple[str, ...] = ()
     next_page: tuple[str, int] | None = None
+    explores: bool = False
 
 
 class Answers:
@@ -101,6 +105,26 @@ class Answers:
             degraded=degraded,
             unknown_candidates=choice.known.unknown,
             next_page=next_page,
+            explores=query.arrangement.exploration is not None,
+        )
+        return self._finish(draft, query.user_id)
+
+    def reranked(
+        self,
+        items: tuple[RecommendedItem, ...],
+        choice: Choice,
+        model: ServingModel,
+        query: RankQuery,
+        degraded: Sequence[str],
+    ) -> Recommendation:
+        """Return the answer of the caller's own candidates in their new order."""
+        draft = _Draft(
+            recommendation_id=self._new_id(query.user_id),
+            model_version=model.version,
+            policy="rank",
+            items=items,
+            degraded=degraded,
+            unknown_candidates=choice.known.unknown,
         )
         return self._finish(draft, query.user_id)
 
@@ -151,6 +175,7 @@ class Answers:
             degraded=tuple(draft.degraded),
             unknown_candidates=draft.unknown_candidates,
             next_page=draft.next_page,
+            explores=draft.explores,
         )
         self._exposures.note(
             Exposure(
@@ -161,7 +186,7 @@ class Answers:
                 policy=draft.policy,
                 impressions=tuple(
                     Impression(one.item_id, one.rank, one.source, one.propensity)
-                    for one in draft.items
+                    for one in draft.items[:MAX_NOTED]
                 ),
             )
         )

@@ -237,6 +237,7 @@ def _services(
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,
+        blends=settings.blends,
         model_version=bundle.manifest.bundle_version,
     )
 

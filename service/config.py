@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.blend import Blend
+
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 # The upper bound of a user's history, so that one read stays small whatever is set.
 MAX_EVENTS_LIMIT = 5_000
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     request_deadline_ms: int = Field(default=2_000, ge=1)
     # Notes what every answer showed, for attribution, rotation and off-policy training.
     log_exposures: bool = True
+    # Blends by name for POST /v1/rank, as JSON; `default` is for requests that name none.
+    blends: dict[str, Blend] = Field(default_factory=dict)
     popularity_refresh_s: float = Field(default=30.0, gt=0)
     max_pending: int = Field(default=1_024, ge=1)
     max_batch: int = Field(default=64, ge=1)

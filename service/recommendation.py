@@ -1,8 +1,11 @@
 """What a recommendation request asks, and what it is answered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.arrangement import PLAIN, Arrangement
+from service.blend import PLAIN as PLAIN_BLEND
+from service.blend import Blend
 from service.contract.events import EVENT_TYPES, Event, ItemId, UserId
 from service.contract.exposures import Source
 from service.filters import Filter
@@ -16,9 +19,21 @@ DEGRADED_MODEL = "model"
 DEGRADED_ALL_SEEN = "all-seen"
 
 
-@dataclass(frozen=True, slots=True)
-class RecommendationQuery:
-    """What was asked. None stands for "not said", except that `user_id` None is anonymous.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who asks, when and where. None stands for "not said"; `user_id` None is anonymous."""
+
+    user_id: UserId | None = None
+    events: tuple[Event, ...] = ()
+    now_ms: int | None = None
+    tz_offset_min: int | None = None
+    lat: float | None = None
+    lon: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendationQuery(Asking):
+    """What was asked for; None stands for "not said".
 
     `exclude_seen` holds the event types that count as seen; () excludes nothing. `include` are
     items that get a place whatever they score; `categories` what a new user says to like. With
@@ -26,12 +41,6 @@ class RecommendationQuery:
     """
 
     k: int
-    user_id: UserId | None = None
-    events: tuple[Event, ...] = ()
-    now_ms: int | None = None
-    tz_offset_min: int | None = None
-    lat: float | None = None
-    lon: float | None = None
     candidates: tuple[ItemId, ...] | None = None
     exclude: frozenset[str] = frozenset()
     exclude_seen: tuple[str, ...] | None = None
@@ -40,6 +49,27 @@ class RecommendationQuery:
     categories: tuple[str, ...] = ()
     arrangement: Arrangement = PLAIN
     paginate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RankedCandidate:
+    """One candidate of the caller's, with numbers that only the caller knows."""
+
+    item_id: ItemId
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankQuery(Asking):
+    """The caller's candidates, each once, and the blend that orders them; the best `k` or all.
+
+    With `explain` every item says what each term added.
+    """
+
+    candidates: tuple[RankedCandidate, ...]
+    blend: Blend = PLAIN_BLEND
+    k: int | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +92,15 @@ class RecommendedItem:
     source: Source
     title: str | None
     propensity: float = 1.0
+    parts: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer; `degraded` names what was missing, `source` is the first item's.
 
-    `next_page` says where the list goes on, None if it ends here or was not to go on.
+    `next_page` says where the list goes on, None if it ends here or was not to go on; `explores`
+    that some places were drawn.
     """
 
     recommendation_id: str
@@ -77,6 +109,7 @@ class Recommendation:
     degraded: tuple[str, ...]
     unknown_candidates: tuple[str, ...]
     next_page: tuple[str, int] | None = None
+    explores: bool = False
 
     @property
     def source(self) -> Source | None:

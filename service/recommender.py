@@ -28,10 +28,13 @@ from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
     DEGRADED_REDIS,
+    NO_TYPES,
     PageQuery,
+    RankQuery,
     Recommendation,
     RecommendationQuery,
 )
+from service.reranking import Basis, rerank
 from service.retrieval import Candidates
 from service.serving_model import ModelSource, Ranked, RankJob, ServingModel
 from service.store.exposures import Shown
@@ -104,6 +107,18 @@ class Recommender:
         # One model from here to the answer: a switch meanwhile is for the next request.
         with self._models.lease() as model:
             return await self._recommend(model, query)
+
+    async def rank(self, query: RankQuery) -> Recommendation:
+        """Return the caller's candidates in the order of the request's blend, all but behind k."""
+        with self._models.lease() as model:
+            degraded: list[str] = []
+            stored = await self._read_history(query.user_id, degraded)
+            case = self._case(model, _as_recommendation(query), stored)
+            known = case.choice.known
+            picks = await self._picks(case, known, len(known.indices), degraded)
+            basis = Basis(picks, case.point, case.asked.time_ms)
+            items = rerank(model.bundle, query, basis)
+            return self._answers.reranked(items, case.choice, model, query, degraded)
 
     async def page(self, query: PageQuery) -> Recommendation:
         """Return the next page of a list; raises CursorExpired and StoreUnavailable."""
@@ -236,6 +251,21 @@ class Recommender:
             Rung("popular", overall),
         ]
         return climb(rungs, candidates.indices, depth, len(bundle.vocabulary))
+
+
+def _as_recommendation(query: RankQuery) -> RecommendationQuery:
+    """Return the query whose candidates are all of the caller's, seen or not."""
+    return RecommendationQuery(
+        k=len(query.candidates),
+        candidates=tuple(one.item_id for one in query.candidates),
+        exclude_seen=NO_TYPES,
+        user_id=query.user_id,
+        events=query.events,
+        now_ms=query.now_ms,
+        tz_offset_min=query.tz_offset_min,
+        lat=query.lat,
+        lon=query.lon,
+    )
 
 
 def _request_point(model: ServingModel, query: RecommendationQuery, asked: Asked) -> RequestPoint:

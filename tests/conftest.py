@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,14 @@ from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from tests.builders import make_bundle
 from tests.clients import client_of
-from tests.fakes import FakeClock, FakeCounters, FakeHistory, fake_stores
+from tests.fakes import (
+    FakeClock,
+    FakeCounters,
+    FakeExposures,
+    FakeHistory,
+    FakeLists,
+    fake_stores,
+)
 
 
 @pytest.fixture(scope="session")
@@ -51,16 +59,30 @@ def counters() -> FakeCounters:
 
 
 @pytest.fixture
+def exposures() -> FakeExposures:
+    """Return an empty store of exposures."""
+    return FakeExposures()
+
+
+@pytest.fixture
+def lists() -> FakeLists:
+    """Return an empty store of ranked lists."""
+    return FakeLists()
+
+
+@pytest.fixture
+def stores(
+    history: FakeHistory, counters: FakeCounters, exposures: FakeExposures, lists: FakeLists
+) -> dict[str, Any]:
+    """Return the stores of the application under test."""
+    return fake_stores(history=history, counters=counters, exposures=exposures, lists=lists)
+
+
+@pytest.fixture
 async def client(
-    settings: Settings,
-    bundle: LoadedBundle,
-    history: FakeHistory,
-    counters: FakeCounters,
-    clock: FakeClock,
+    settings: Settings, bundle: LoadedBundle, stores: dict[str, Any], clock: FakeClock
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the whole application on fakes."""
-    app = create_app(
-        settings, **fake_stores(history=history, counters=counters), bundle=bundle, clock=clock
-    )
+    app = create_app(settings, **stores, bundle=bundle, clock=clock)
     async with client_of(app) as running:
         yield running

@@ -1,5 +1,6 @@
 """Small working stand-ins for what is slow or outside: the clock and the store."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -98,11 +99,18 @@ class FakeExposures:
     def __init__(self) -> None:
         self.down = False
         self.noted: list[Exposure] = []
+        self._arrived = asyncio.Event()
 
     async def record(self, exposure: Exposure) -> None:
         """Note an answer."""
         self._check()
         self.noted.append(exposure)
+        self._arrived.set()
+
+    async def first(self) -> Exposure:
+        """Wait for the first answer to be noted: that happens behind the answer."""
+        await self._arrived.wait()
+        return self.noted[0]
 
     async def find(self, recommendation_ids: Sequence[str]) -> dict[str, Exposure]:
         """Return the noted answers of these ids."""

@@ -1,11 +1,12 @@
 """What endpoints are given, as Annotated aliases; the only Depends in the project."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
+from service.blend import Blend
 from service.contract.events import Event
 from service.exposures import Exposures
 from service.metrics import Metrics
@@ -35,6 +36,7 @@ class Services:
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int
+    blends: Mapping[str, Blend]
     model_version: str
 
     def latest_event_ms(self) -> int:

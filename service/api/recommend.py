@@ -4,8 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from service.api.answer_schemas import RecommendResponse
 from service.api.dependencies import ServicesDep, problems
-from service.api.schemas import RecommendParams, RecommendRequest, RecommendResponse
+from service.api.rank_schemas import RankRequest
+from service.api.schemas import RecommendParams, RecommendRequest
+from service.recommendation import PageQuery
 
 router = APIRouter(tags=["recommendations"])
 
@@ -25,9 +28,18 @@ async def recommend_to_user(
 @router.post(
     "/v1/recommendations",
     response_model_exclude_none=True,
-    responses=problems(400, 413, 422, 503),
+    responses=problems(400, 410, 413, 422, 503),
 )
 async def recommend(body: RecommendRequest, services: ServicesDep) -> RecommendResponse:
-    """Recommend for a stored user, an anonymous session's events, or both; stores nothing."""
+    """Recommend for a stored user, an anonymous session's events, or both; stores no event."""
     query = body.to_query(services.latest_event_ms())
+    if isinstance(query, PageQuery):
+        return RecommendResponse.of(await services.recommender.page(query))
     return RecommendResponse.of(await services.recommender.recommend(query))
+
+
+@router.post("/v1/rank", response_model_exclude_none=True, responses=problems(400, 413, 422, 503))
+async def rank(body: RankRequest, services: ServicesDep) -> RecommendResponse:
+    """Order the caller's candidates by a blend of the model's score and named numbers."""
+    query = body.to_query(services.latest_event_ms(), services.blends)
+    return RecommendResponse.of(await services.recommender.rank(query))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -16,7 +16,15 @@ from service.api.event_schemas import (
     check_event_type,
     only,
 )
-from service.api.filter_schemas import MAX_CONDITIONS, FilterBody, Place
+from service.api.filter_schemas import HALF_EARTH_KM, MAX_CONDITIONS, FilterBody, Place
+from service.api.list_schemas import (
+    DiversityBody,
+    ExplorationBody,
+    OnboardingBody,
+    RotationBody,
+    parse_cursor,
+    to_arrangement,
+)
 from service.contract.errors import InvalidField
 from service.contract.events import (
     EVENT_TYPES,
@@ -27,9 +35,8 @@ from service.contract.events import (
     check_id,
     parse_timestamp,
 )
-from service.contract.exposures import Source
-from service.filters import Filter
-from service.recommendation import ALL_TYPES, NO_TYPES, Recommendation, RecommendationQuery
+from service.filters import Filter, GeoRadius
+from service.recommendation import ALL_TYPES, NO_TYPES, PageQuery, RecommendationQuery
 
 MAX_CANDIDATES = 10_000
 MAX_K = 500
@@ -58,7 +65,56 @@ SeenRule = Annotated[
 ]
 
 
-class RecommendRequest(Strict):
+class AskingFields(TypedDict):
+    """The fields of `Asking`, by name."""
+
+    user_id: UserId | None
+    events: tuple[Event, ...]
+    now_ms: int | None
+    tz_offset_min: int | None
+    lat: float | None
+    lon: float | None
+
+
+class RequestPlace(Place):
+    """Where a request is; with a radius nothing further away is shown."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"lat": 48.8566, "lon": 2.3522, "radius_km": 5}]}
+    )
+    radius_km: float | None = Field(None, gt=0, le=HALF_EARTH_KM)
+
+
+class AskingBody(Strict):
+    """Who asks, when and where."""
+
+    user_id: IdText | None = None
+    events: Annotated[
+        list[SessionEvent], Field(max_length=MAX_EVENTS_PER_CALL, default_factory=list)
+    ]
+    now: TimestampValue | None = None
+    place: RequestPlace | None = Field(None, description="Where the recommendation is wanted")
+
+    def asking(self, latest_ms: int) -> AskingFields:
+        """Return the fields of `Asking`; raises InvalidField."""
+        user_id = None if self.user_id is None else check_id("user_id", self.user_id)
+        now_ms, tz_offset_min = _parse_now(self.now)
+        return AskingFields(
+            user_id=None if user_id is None else UserId(user_id),
+            events=tuple(self._session_events(user_id or "", latest_ms)),
+            now_ms=now_ms,
+            tz_offset_min=tz_offset_min,
+            lat=self.place.lat if self.place else None,
+            lon=self.place.lon if self.place else None,
+        )
+
+    def _session_events(self, user_id: str, latest_ms: int) -> Iterator[Event]:
+        for place, body in enumerate(self.events):
+            with _inside(f"events.{place}"):
+                yield body.to_event(user_id, latest_ms)
+
+
+class RecommendRequest(AskingBody):
     """Whom and what to recommend for; without a user or events the answer is what is popular."""
 
     model_config = ConfigDict(
@@ -81,13 +137,7 @@ class RecommendRequest(Strict):
             ]
         }
     )
-    user_id: IdText | None = None
-    events: Annotated[
-        list[SessionEvent], Field(max_length=MAX_EVENTS_PER_CALL, default_factory=list)
-    ]
     k: int = Field(10, ge=1, le=MAX_K)
-    now: TimestampValue | None = None
-    place: Place | None = Field(None, description="Where the recommendation is wanted")
     candidates: Annotated[list[IdText], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = (
         Field(None, description="Rank these only; absent ranks the catalogue")
     )
@@ -98,30 +148,63 @@ class RecommendRequest(Strict):
     filter: FilterBody | None = Field(
         None, description="Only items of which it is true; what an item does not say is false"
     )
+    include: Annotated[
+        list[IdText],
+        Field(
+            max_length=MAX_K,
+            default_factory=list,
+            description="These get a place, seen or not, whatever the filter says",
+        ),
+    ]
+    onboarding: OnboardingBody | None = Field(None, description="What a new user says to like")
+    diversity: DiversityBody | None = None
+    rotation: RotationBody | None = None
+    exploration: ExplorationBody | None = None
+    paginate: bool = Field(False, description="Keep the list, for `next_cursor`")
+    cursor: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="A `next_cursor`; goes with `user_id` and `k` alone"
+    )
 
-    def to_query(self, latest_ms: int) -> RecommendationQuery:
+    def to_query(self, latest_ms: int) -> RecommendationQuery | PageQuery:
         """Return what was asked; raises InvalidField."""
-        user_id = None if self.user_id is None else check_id("user_id", self.user_id)
-        now_ms, tz_offset_min = _parse_now(self.now)
-        place = self.place
+        if self.cursor is not None:
+            return self._to_page(self.cursor)
+        asking = self.asking(latest_ms)
+        asking["events"] += tuple(self._liked(latest_ms))
         return RecommendationQuery(
             k=self.k,
-            user_id=None if user_id is None else UserId(user_id),
-            events=tuple(self._session_events(user_id or "", latest_ms)),
-            now_ms=now_ms,
-            tz_offset_min=tz_offset_min,
-            lat=place.lat if place else None,
-            lon=place.lon if place else None,
             candidates=_checked_ids("candidates", self.candidates),
             exclude=frozenset(_checked_ids("exclude", self.exclude) or ()),
             exclude_seen=_seen_types(self.exclude_seen),
-            filter=_checked_filter(self.filter),
+            filter=_within(self.place, _checked_filter(self.filter)),
+            include=_checked_ids("include", self.include) or (),
+            categories=tuple(self.onboarding.categories) if self.onboarding else (),
+            arrangement=to_arrangement(self.diversity, self.rotation, self.exploration),
+            paginate=self.paginate,
+            **asking,
         )
 
-    def _session_events(self, user_id: str, latest_ms: int) -> Iterator[Event]:
-        for place, body in enumerate(self.events):
-            with _inside(f"events.{place}"):
-                yield body.to_event(user_id, latest_ms)
+    def _to_page(self, cursor: str) -> PageQuery:
+        """Return the next page's query; what the first page fixed cannot be said again."""
+        more = sorted(self.model_fields_set - {"cursor", "user_id", "k"})
+        if more:
+            fix = (
+                "cannot go with `cursor`, whose list is made already; send `user_id` and `k` alone"
+            )
+            raise InvalidField(more[0], getattr(self, more[0]), fix)
+        recommendation_id, offset = parse_cursor(cursor)
+        user_id = None if self.user_id is None else UserId(check_id("user_id", self.user_id))
+        return PageQuery(recommendation_id, offset, self.k, user_id)
+
+    def _liked(self, latest_ms: int) -> Iterator[Event]:
+        """Return a new user's chosen items as likes at the request's time."""
+        chosen = self.onboarding.items if self.onboarding else []
+        now_ms, _ = _parse_now(self.now)
+        at_ms = latest_ms if now_ms is None else min(now_ms, latest_ms)
+        for place, text in enumerate(chosen):
+            item_id = check_id(f"onboarding.items.{place}", text)
+            like = SessionEvent.model_construct(item_id=item_id, event_type="like", timestamp=at_ms)
+            yield like.to_event(self.user_id or "", latest_ms)
 
 
 class RecommendParams(BaseModel):
@@ -159,78 +242,6 @@ class RecommendParams(BaseModel):
         )
 
 
-class RecommendedItemBody(Strict):
-    """One recommended item; `rank` orders it, scores compare only within source "model"."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"item_id": "172", "score": 7.31, "rank": 1, "source": "model"}]
-        }
-    )
-    item_id: str
-    score: float
-    rank: int
-    source: Source
-    title: str | None = None
-
-
-class RecommendResponse(Strict):
-    """The list, best first, and what was missing while it was made."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "recommendation_id": "0b2f6c1e9d5a4c1c8a9b7f3e2d1c0b9a",
-                    "model_version": "3f9a1c0d5e7b2a48",
-                    "items": [
-                        {
-                            "item_id": "172",
-                            "score": 7.31,
-                            "rank": 1,
-                            "source": "model",
-                            "title": "Empire Strikes Back, The (1980)",
-                        }
-                    ],
-                    "source": "model",
-                    "degraded": [],
-                    "unknown_candidates": [],
-                }
-            ]
-        }
-    )
-    recommendation_id: str = Field(description="Send it back with the events it led to")
-    model_version: str
-    items: list[RecommendedItemBody]
-    source: Source | None = Field(None, description="The first item's source")
-    degraded: list[str] = Field(
-        description="`redis`: without the stored history; `model`: without the model; "
-        "`all-seen`: all was seen, so seen items are shown"
-    )
-    unknown_candidates: list[str] = Field(description="Candidates that the bundle does not know")
-
-    @classmethod
-    def of(cls, answer: Recommendation) -> "RecommendResponse":
-        """Return the body of an answer."""
-        return cls(
-            recommendation_id=answer.recommendation_id,
-            model_version=answer.model_version,
-            items=[
-                RecommendedItemBody.model_construct(
-                    item_id=item.item_id,
-                    score=item.score,
-                    rank=item.rank,
-                    source=item.source,
-                    title=item.title,
-                )
-                for item in answer.items
-            ],
-            source=answer.source,
-            degraded=list(answer.degraded),
-            unknown_candidates=list(answer.unknown_candidates),
-        )
-
-
 def _seen_types(names: list[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
@@ -248,6 +259,14 @@ def _checked_filter(body: FilterBody | None) -> Filter | None:
     if count > MAX_CONDITIONS:
         raise InvalidField("filter", count, f"may have {MAX_CONDITIONS} conditions in all")
     return body.to_filter()
+
+
+def _within(place: RequestPlace | None, filter_: Filter | None) -> Filter | None:
+    """Return the filter, and within the place's radius if it has one."""
+    if place is None or place.radius_km is None:
+        return filter_
+    circle = GeoRadius(place.lat, place.lon, place.radius_km)
+    return Filter(must=(circle,) if filter_ is None else (circle, filter_))
 
 
 def _split(texts: Sequence[str] | None) -> list[str] | None:

@@ -99,7 +99,7 @@ async def test_examples_of_requests_are_valid(client: httpx.AsyncClient, clock: 
 async def test_documented_errors_are_problems_and_nothing_else(client: httpx.AsyncClient) -> None:
     """A generated client must expect what is sent."""
     paths = (await client.get("/openapi.json")).json()["paths"]
-    for path in ("/v1/events", "/v1/recommendations"):
+    for path in ("/v1/events", "/v1/rank"):
         responses = paths[path]["post"]["responses"]
         errors = {status: set(r["content"]) for status, r in responses.items() if status != "200"}
         assert errors == {

@@ -1,0 +1,92 @@
+"""The answers of the recommendation calls."""
+
+from pydantic import ConfigDict, Field
+
+from service.api.event_schemas import Strict
+from service.api.list_schemas import cursor_text
+from service.contract.exposures import Source
+from service.recommendation import Recommendation
+
+
+class RecommendedItemBody(Strict):
+    """One recommended item; `rank` orders it, scores compare only within source "model"."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"item_id": "172", "score": 7.31, "rank": 1, "source": "model"}]
+        }
+    )
+    item_id: str
+    score: float
+    rank: int
+    source: Source
+    title: str | None = None
+    propensity: float | None = Field(
+        None, description="With exploration: how probable this item was at this place"
+    )
+    parts: dict[str, float] | None = Field(
+        None, description="With `explain`: what each term of the blend added to the score"
+    )
+
+
+class RecommendResponse(Strict):
+    """The list, best first, and what was missing while it was made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "recommendation_id": "0b2f6c1e9d5a4c1c8a9b7f3e2d1c0b9a",
+                    "model_version": "3f9a1c0d5e7b2a48",
+                    "items": [
+                        {
+                            "item_id": "172",
+                            "score": 7.31,
+                            "rank": 1,
+                            "source": "model",
+                            "title": "Empire Strikes Back, The (1980)",
+                        }
+                    ],
+                    "source": "model",
+                    "degraded": [],
+                    "unknown_candidates": [],
+                }
+            ]
+        }
+    )
+    recommendation_id: str = Field(description="Send it back with the events it led to")
+    model_version: str
+    items: list[RecommendedItemBody]
+    source: Source | None = Field(None, description="The first item's source")
+    degraded: list[str] = Field(
+        description="`redis`: without the stored history; `model`: without the model; "
+        "`all-seen`: all was seen, so seen items are shown"
+    )
+    unknown_candidates: list[str] = Field(description="Candidates that the bundle does not know")
+    next_cursor: str | None = Field(
+        None, description="With `paginate`: send it back for what follows; absent at the end"
+    )
+
+    @classmethod
+    def of(cls, answer: Recommendation) -> "RecommendResponse":
+        """Return the body of an answer."""
+        return cls(
+            recommendation_id=answer.recommendation_id,
+            model_version=answer.model_version,
+            items=[
+                RecommendedItemBody.model_construct(
+                    item_id=item.item_id,
+                    score=item.score,
+                    rank=item.rank,
+                    source=item.source,
+                    title=item.title,
+                    propensity=item.propensity if answer.explores else None,
+                    parts=None if item.parts is None else dict(item.parts),
+                )
+                for item in answer.items
+            ],
+            source=answer.source,
+            degraded=list(answer.degraded),
+            unknown_candidates=list(answer.unknown_candidates),
+            next_cursor=None if answer.next_page is None else cursor_text(*answer.next_page),
+        )
