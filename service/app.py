@@ -3,26 +3,35 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 from fastapi import FastAPI
 
-from service.api import events, health, page, recommend
+from service.api import events, health, models, page, recommend
 from service.api.dependencies import Services
+from service.bundle_folder import BundleFolder
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.events import Event
-from service.errors import BundleRefused, ServiceError
+from service.errors import BundleRefused, StoreUnavailable
 from service.fallback import LivePopularity, PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
+from service.models import Announcements, ModelRegistry
+from service.periodic import repeating
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
 from service.recommender import Recommender
-from service.serving_model import ModelSlot, open_model
+from service.serving_model import ModelSlot, ServingModel, open_model
+from service.starting import first_bundle
+from service.store.announcements import Announced, ModelAnnouncements
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.history import History, HistoryStore, system_now_ms
@@ -30,6 +39,8 @@ from service.store.history import History, HistoryStore, system_now_ms
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
 STARTUP_FAILURE = 3
+# How often the file CURRENT is looked at.
+WATCH_S = 1.0
 
 DESCRIPTION = (
     "Recommendations from where and when people act. Post an event, and the next answer knows it. "
@@ -68,6 +79,15 @@ class ServiceApi(FastAPI):
         return document
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores that `create_app` was given; None are built from the settings."""
+
+    history: EventHistory | None
+    counters: PopularCounts | None
+    announcements: Announcements | None
+
+
 class LifespanState(TypedDict):
     """What requests find in `request.state`."""
 
@@ -79,6 +99,7 @@ def create_app(
     *,
     history: EventHistory | None = None,
     counters: PopularCounts | None = None,
+    announcements: Announcements | None = None,
     bundle: LoadedBundle | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
@@ -92,15 +113,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
         async with AsyncExitStack() as stack:
-            loaded = (
-                bundle if bundle is not None else await asyncio.to_thread(_load_bundle, settings)
+            services = await _services(
+                stack,
+                settings,
+                metrics=metrics,
+                bundle=bundle or await load_first(settings, announcements),
+                given=Stores(history, counters, announcements),
+                clock=clock or system_now_ms,
             )
-            stores = _stores(stack, settings, metrics, history, counters)
-            yield {
-                "services": _services(
-                    stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=clock
-                )
-            }
+            yield {"services": services}
 
     app = ServiceApi(
         title="Sojourn", version=_own_version(), description=DESCRIPTION, lifespan=lifespan
@@ -109,7 +130,7 @@ def create_app(
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     register_problem_handlers(app)
-    for part in (recommend, events, health, page):
+    for part in (recommend, events, models, health, page):
         app.include_router(part.router)
     return app
 
@@ -124,7 +145,9 @@ def create_app_from_environment() -> FastAPI:
         user_key=settings.log_user_key.get_secret_value(),
     )
     try:
-        bundle = _load_bundle(settings)
+        # The server's loop runs already, and this function may not wait in it.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            bundle = thread.submit(asyncio.run, load_first(settings)).result()
     except BundleRefused as exc:
         get_logger(__name__).error("bundle refused", reason=str(exc))
         sys.exit(STARTUP_FAILURE)
@@ -139,18 +162,42 @@ def _own_version() -> str:
         return "0"
 
 
-def _load_bundle(settings: Settings) -> LoadedBundle:
-    return load_bundle(settings.bundle_path, num_threads=settings.onnx_threads)
+async def load_first(
+    settings: Settings, announcements: Announcements | None = None
+) -> LoadedBundle:
+    """Load the bundle to start with: the announced one, or what CURRENT names if that is later.
+
+    While Redis cannot be asked it is what CURRENT names. Raises BundleRefused.
+    """
+    folder = BundleFolder(settings.bundle_path)
+    announced: Announced | None = None
+    if not folder.holds_one():
+        async with AsyncExitStack() as stack:
+            try:
+                asked = announcements or _announcements(stack, settings, Metrics())
+                announced = await asked.read()
+            except StoreUnavailable as exc:
+                get_logger(__name__).warning("announced model unknown", reason=str(exc))
+    return await asyncio.to_thread(first_bundle, folder, announced, partial(_load, settings))
+
+
+def _load(settings: Settings, path: Path) -> LoadedBundle:
+    return load_bundle(path, num_threads=settings.onnx_threads)
+
+
+def _announcements(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics
+) -> ModelAnnouncements:
+    client = connect(settings)
+    stack.push_async_callback(client.aclose)
+    return ModelAnnouncements(client, metrics)
 
 
 def _stores(
-    stack: AsyncExitStack,
-    settings: Settings,
-    metrics: Metrics,
-    history: EventHistory | None,
-    counters: PopularCounts | None,
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: Stores
 ) -> tuple[EventHistory, PopularCounts]:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
+    history, counters = given.history, given.counters
     if history is not None and counters is not None:
         return history, counters
     client = connect(settings)
@@ -161,26 +208,23 @@ def _stores(
     return history, counters or CounterStore(client, settings, metrics)
 
 
-def _services(
+async def _services(
     stack: AsyncExitStack,
     settings: Settings,
     *,
     metrics: Metrics,
     bundle: LoadedBundle,
-    stores: tuple[EventHistory, PopularCounts],
-    clock: Clock | None,
+    given: Stores,
+    clock: Clock,
 ) -> Services:
-    history, counters = stores
-    clock = clock or system_now_ms
-    metrics.set_bundle(bundle.manifest.bundle_version, bundle.manifest.name)
+    history, counters = _stores(stack, settings, metrics, given)
     live = LivePopularity(counters, bundle.vocabulary, clock)
-    models = ModelSlot(*open_model(bundle, live, settings, metrics))
-    stack.push_async_callback(models.close)
-    stopping = asyncio.Event()
-    refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s, stopping))
-    stack.push_async_callback(_end, refreshing, stopping)
+    slot = ModelSlot(*open_model(bundle, live, settings, metrics))
+    stack.push_async_callback(slot.close)
+    models = _registry(stack, settings, metrics, slot=slot, given=given, clock=clock)
+    await _repeat(stack, settings, metrics, slot=slot, models=models)
     recommender = Recommender(
-        models=models,
+        models=slot,
         history=history,
         metrics=metrics,
         clock=clock,
@@ -189,32 +233,65 @@ def _services(
     )
     return Services(
         recommender=recommender,
+        models=models,
         history=history,
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,
-        model_version=bundle.manifest.bundle_version,
     )
 
 
-async def _keep_fresh(live: LivePopularity, refresh_s: float, stopping: asyncio.Event) -> None:
-    """Refresh what is popular until told to stop; while Redis is away the list stays as it was."""
-    log = get_logger(__name__)
-    while not stopping.is_set():
-        try:
-            await live.refresh()
-        except ServiceError as exc:
-            log.warning("popularity not refreshed", reason=str(exc))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(refresh_s):
-                await stopping.wait()
+def _registry(
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    slot: ModelSlot,
+    given: Stores,
+    clock: Clock,
+) -> ModelRegistry:
+    """Return what switches models; a bundle from outside the settings' folder has no others."""
+    path = slot.current.bundle.path
+    folder = BundleFolder(settings.bundle_path if path.parent == settings.bundle_path else path)
+    announcements = given.announcements
+    if announcements is None and not folder.holds_one():
+        announcements = _announcements(stack, settings, metrics)
+
+    def open_next(
+        bundle: LoadedBundle, before: ServingModel
+    ) -> tuple[ServingModel, AsyncExitStack]:
+        live = before.live.for_vocabulary(bundle.vocabulary)
+        return open_model(bundle, live, settings, metrics)
+
+    return ModelRegistry(
+        folder=folder,
+        announcements=None if folder.holds_one() else announcements,
+        slot=slot,
+        load=partial(_load, settings),
+        open_model=open_next,
+        metrics=metrics,
+        clock=clock,
+    )
 
 
-async def _end(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    """Tell the task to stop and wait for it.
+async def _repeat(
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    slot: ModelSlot,
+    models: ModelRegistry,
+) -> None:
+    """Begin what goes on beside the requests, until the stack ends."""
 
-    It is not cancelled: a first Redis call on a new connection was seen to swallow the
-    cancellation, and the process then never ended. Its calls are bounded by their timeouts.
-    """
-    stopping.set()
-    await task
+    async def refresh() -> None:
+        await slot.current.live.refresh()
+
+    work = [
+        ("popularity", refresh, settings.popularity_refresh_s),
+        ("follow announced model", models.follow, settings.model_poll_ms / 1000),
+    ]
+    if settings.watch_bundles:
+        work.append(("watch bundles", models.watch, WATCH_S))
+    for name, action, every_s in work:
+        await stack.enter_async_context(repeating(name, action, every_s=every_s, metrics=metrics))

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     max_future_ms: int = Field(default=300_000, ge=0)
     request_deadline_ms: int = Field(default=2_000, ge=1)
     popularity_refresh_s: float = Field(default=30.0, gt=0)
+    model_poll_ms: int = Field(default=250, ge=10, le=60_000)
+    watch_bundles: bool = True
     max_pending: int = Field(default=1_024, ge=1)
     max_batch: int = Field(default=64, ge=1)
     onnx_threads: int = Field(default=1, ge=1, le=64)

@@ -11,7 +11,8 @@ from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from tests.builders import make_bundle
 from tests.clients import client_of
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, FakeHistory
+from tests.folders import add_bundle, point_at
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +63,31 @@ async def client(
     app = create_app(settings, history=history, counters=counters, bundle=bundle, clock=clock)
     async with client_of(app) as running:
         yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of no bundles."""
+    path = tmp_path / "bundles"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def old(folder: Path) -> str:
+    """Return the version that CURRENT names."""
+    version = add_bundle(folder, "old")
+    point_at(folder, version)
+    return version
+
+
+@pytest.fixture
+def new(folder: Path) -> str:
+    """Return another version, whose items have other indices."""
+    return add_bundle(folder, "new", reverse=True)
+
+
+@pytest.fixture
+def announcements() -> FakeAnnouncements:
+    """Return what all applications of a test share."""
+    return FakeAnnouncements()

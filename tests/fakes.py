@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from service.contract.events import EVENT_TYPE_CODES, Event
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
+from service.store.announcements import Announced
 from service.store.history_codec import History
 
 # Wednesday, 2026-01-14 12:00 UTC.
@@ -100,6 +102,46 @@ class FakeCounters:
         if self.down:
             raise StoreUnavailable("the fake store is down")
         return self.ranked[:limit]
+
+
+class FakeAnnouncements:
+    """A ModelAnnouncements in memory, which several applications may share; `down` as above.
+
+    It passes the suite of `tests/integration/store/test_announcements.py`, as the real one does.
+    """
+
+    def __init__(self, announced: Announced | None = None) -> None:
+        self.announced = announced
+        self.down = False
+
+    async def read(self) -> Announced | None:
+        """Return what is announced."""
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+        return self.announced
+
+    async def announce(self, version: str, now_ms: int) -> Announced:
+        """Announce a version."""
+        before = await self.read() or Announced("", "", "", 0)
+        if before.active != version:
+            before = Announced(version, before.active, before.pointer, now_ms)
+        self.announced = before
+        return before
+
+    async def announce_pointer(self, version: str, now_ms: int) -> Announced:
+        """Announce a version unless CURRENT named it already."""
+        before = await self.read() or Announced("", "", "", 0)
+        if before.pointer == version:
+            return before
+        self.announced = replace(before, pointer=version)
+        return await self.announce(version, now_ms)
+
+    async def announce_first(self, version: str, pointer: str, now_ms: int) -> Announced:
+        """Announce a version if none is."""
+        before = await self.read()
+        if before is None:
+            self.announced = before = Announced(version, "", pointer, now_ms)
+        return before
 
 
 def history_of(events: Sequence[Event], left: Sequence[Event] = ()) -> History:

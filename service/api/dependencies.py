@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from service.contract.events import Event
 from service.metrics import Metrics
+from service.models import ModelRegistry
 from service.problems import Problem
 from service.recommender import Recommender
 
@@ -29,11 +30,11 @@ class Services:
     """What the lifespan built, for one running application."""
 
     recommender: Recommender
+    models: ModelRegistry
     history: EventStore
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int
-    model_version: str
 
     def latest_event_ms(self) -> int:
         """Return the latest time that an event may have: now, and what clocks differ by."""
@@ -53,6 +54,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of an endpoint's problem responses."""
     what = {
         400: "The body is no JSON",
+        404: "There is no such model; `detail` lists those that there are",
+        409: "The model cannot be served, or there is none before it; nothing was changed",
         413: "The body is too large",
         422: "A field is wrong; `errors` says which, and the fix",
         503: "Not possible at the moment; `Retry-After` says when to try again",

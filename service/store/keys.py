@@ -18,6 +18,9 @@ COUNTER_MAX_ITEMS = 5_000
 
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
+# Hash of the announced model: `active`, `previous`, `pointer`, `changed_at_ms`; four fields, no
+# time to live: a version that is forgotten would come back as another after a restart.
+MODEL_KEY = "sojourn:model1"
 
 
 def partition_of(user_id: str, num_partitions: int) -> int:

@@ -11,13 +11,18 @@ from service.contract.events import EVENT_TYPES
 from service.errors import BundleRefused
 from tests.builders import DAY_MS, event_json
 from tests.clients import client_of, recommended
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, FakeHistory
 
 
 async def test_a_bad_bundle_fails_the_start(tmp_path: Path) -> None:
     """A process that cannot serve must not look like one that can."""
     settings = Settings(bundle_path=tmp_path)
-    app = create_app(settings, history=FakeHistory(), counters=FakeCounters())
+    app = create_app(
+        settings,
+        history=FakeHistory(),
+        counters=FakeCounters(),
+        announcements=FakeAnnouncements(),
+    )
     with pytest.raises(BundleRefused):
         async with client_of(app):
             pass

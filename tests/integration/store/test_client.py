@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 
 from service.config import Settings
 from service.metrics import Metrics
+from service.store.announcements import ModelAnnouncements
 from service.store.client import RedisClient, connect
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
@@ -75,6 +76,10 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
             await store.ping()
         settings = Settings(redis_url=url)
         client = connect(settings)
+        announcements = ModelAnnouncements(client, Metrics())
+        assert (await announcements.announce_first("a", "a", 1)).active == "a"
+        assert (await announcements.announce("b", 2)).previous == "a"
+        assert await announcements.read() is not None
         popular = await CounterStore(client, settings, Metrics()).popular(NOON_MS, 10)
         assert len(popular) == 3
         await client.aclose()

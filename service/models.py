@@ -1,0 +1,312 @@
+"""Which model is served: list, activate, roll back, follow the others, watch the folder.
+
+Redis holds what is announced and each process follows it. A bundle is loaded and checked beside
+the one that serves, before it is announced, so a bad one is noticed by whoever asked for it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from service.bundle_folder import BundleFolder, Fingerprint, ListedBundle
+from service.bundle_loader import LoadedBundle
+from service.errors import (
+    BundleRefused,
+    ModelRefused,
+    NoPreviousModel,
+    ServiceError,
+    StoreUnavailable,
+    UnknownModel,
+)
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.serving_model import ModelSlot, ServingModel
+from service.starting import is_news
+from service.store.announcements import Announced
+
+MAX_LISTED_VERSIONS = 20
+MAX_SHOWN_CHARS = 80
+
+ModelState: TypeAlias = Literal["active", "previous", "available", "refused"]
+Opener: TypeAlias = Callable[[LoadedBundle, ServingModel], tuple[ServingModel, AsyncExitStack]]
+
+
+class Announcements(Protocol):
+    """Tells all processes what to serve; every call raises StoreUnavailable."""
+
+    async def read(self) -> Announced | None:
+        """Return what is announced, None if nothing ever was."""
+        ...
+
+    async def announce(self, version: str, now_ms: int) -> Announced:
+        """Announce a version that was asked for."""
+        ...
+
+    async def announce_pointer(self, version: str, now_ms: int) -> Announced:
+        """Announce a version that CURRENT names now, unless that was taken up already."""
+        ...
+
+    async def announce_first(self, version: str, pointer: str, now_ms: int) -> Announced:
+        """Announce what is served while nothing is announced."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A bundle of the folder, its state for all processes, and what is wrong with it here."""
+
+    bundle: ListedBundle
+    state: ModelState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsOverview:
+    """All models; `serving` is this process's, `problems` says why it is not the active one."""
+
+    models: tuple[KnownModel, ...]
+    serving: str
+    active: str
+    previous: str
+    changed_at_ms: int | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a version could not be loaded, and how the folder looked then."""
+
+    reason: str
+    folder: Fingerprint
+
+
+class ModelRegistry:
+    """Switches one process between models; `announcements` is None where there is one bundle.
+
+    Loads, announcements and switches happen one at a time. `open_model` is given a bundle that was
+    loaded and the model before it.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: BundleFolder,
+        announcements: Announcements | None,
+        slot: ModelSlot,
+        load: Callable[[Path], LoadedBundle],
+        open_model: Opener,
+        metrics: Metrics,
+        clock: Callable[[], int],
+    ) -> None:
+        self._folder = folder
+        self._announcements = announcements
+        self._slot = slot
+        self._load_bundle = load
+        self._open_model = open_model
+        self._metrics = metrics
+        self._clock = clock
+        self._switching = asyncio.Lock()
+        self._refusals: dict[str, _Refusal] = {}
+        self._problems: dict[str, str] = {}
+        self._announced: Announced | None = None
+        self._watched: tuple[int, int, int] | None = None
+        self._log = get_logger(__name__)
+        self._state_served()
+
+    @property
+    def serving(self) -> str:
+        """Return the version that the next request gets."""
+        return self._slot.current.version
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Return why this process does not serve what it should, nothing if it does."""
+        return tuple(self._problems.values())
+
+    async def overview(self) -> ModelsOverview:
+        """Return all models; raises BundleRefused if the folder cannot be read."""
+        listed = await asyncio.to_thread(self._folder.bundles)
+        looks = await asyncio.to_thread(self._folder.fingerprint)
+        announced = await self._last_announced()
+        active = announced.active if announced else self.serving
+        previous = announced.previous if announced else ""
+        refused = {v: r.reason for v, r in self._refusals.items() if r.folder == looks}
+        return ModelsOverview(
+            models=tuple(
+                _known(bundle, active, previous, refused.get(bundle.version, ""))
+                for bundle in listed
+            ),
+            serving=self.serving,
+            active=active,
+            previous=previous,
+            changed_at_ms=announced.changed_at_ms if announced else None,
+            problems=self.problems,
+        )
+
+    async def activate(self, version: str) -> Announced:
+        """Load a version, announce it, and serve it; what fails leaves all as it was.
+
+        Raises UnknownModel, ModelRefused or StoreUnavailable.
+        """
+        async with self._switching:
+            if self._announcements is None:
+                return self._only(version)
+            # Asked before the load: without Redis the load would be for nothing.
+            await self._settled(self._announcements)
+            return await self._change(self._announcements, version)
+
+    async def roll_back(self) -> Announced:
+        """Activate the version that was active before; raises as activate, or NoPreviousModel."""
+        async with self._switching:
+            if self._announcements is None:
+                raise NoPreviousModel("SOJOURN_BUNDLE names one bundle; there is no other")
+            announced = await self._settled(self._announcements)
+            if not announced.previous:
+                raise NoPreviousModel(f"{announced.active} is the first model that was active")
+            return await self._change(self._announcements, announced.previous)
+
+    async def follow(self) -> None:
+        """Serve what is announced; one that cannot be loaded is a problem, not an error.
+
+        Raises StoreUnavailable, and this process goes on with what it has.
+        """
+        if self._announcements is None:
+            return
+        async with self._switching:
+            announced = await self._settled(self._announcements)
+            try:
+                self._switch(await self._loaded_anew(announced.active))
+            except ServiceError as exc:
+                self._note("announced", f"{announced.active} is announced, but {exc}")
+            else:
+                self._note("announced", "")
+
+    async def watch(self) -> None:
+        """Activate what CURRENT names, if that is news; raises StoreUnavailable."""
+        stamp = await asyncio.to_thread(self._folder.pointer_stamp)
+        if self._announcements is None or stamp == self._watched:
+            return
+        async with self._switching:
+            pointer = await asyncio.to_thread(self._folder.pointer)
+            announced = await self._settled(self._announcements)
+            is_first_look = self._watched is None
+            if pointer and is_news(pointer, announced, at_start=is_first_look):
+                try:
+                    loaded = await self._loaded_anew(pointer.version)
+                except ServiceError as exc:
+                    # Looked at again at the next turn: the bundle may be repaired.
+                    self._note("pointer", f"CURRENT names {pointer.version}, but {exc}")
+                    return
+                self._announced = await self._announcements.announce_pointer(
+                    pointer.version, self._clock()
+                )
+                if self._announced.active == pointer.version:
+                    self._switch(loaded)
+            self._note("pointer", "")
+            self._watched = stamp
+
+    def _only(self, version: str) -> Announced:
+        if version != self.serving:
+            raise UnknownModel(
+                f"SOJOURN_BUNDLE names one bundle, {self.serving}; "
+                "name the folder above it to choose from several"
+            )
+        return Announced(version, "", "", self._clock())
+
+    async def _change(self, announcements: Announcements, version: str) -> Announced:
+        loaded = None if version == self.serving else await self._load(version)
+        self._announced = await announcements.announce(version, self._clock())
+        self._switch(loaded)
+        self._note("announced", "")
+        return self._announced
+
+    async def _settled(self, announcements: Announcements) -> Announced:
+        """Return what is announced; a store that knows nothing is told what is served here."""
+        announced = await announcements.read()
+        if announced is None:
+            pointer = await asyncio.to_thread(self._folder.pointer)
+            named = pointer.version if pointer else ""
+            announced = await announcements.announce_first(self.serving, named, self._clock())
+        self._announced = announced
+        return announced
+
+    async def _last_announced(self) -> Announced | None:
+        if self._announcements is None:
+            return None
+        try:
+            return await self._announcements.read()
+        except StoreUnavailable:
+            # A list that is a moment old is worth more than none.
+            return self._announced
+
+    async def _loaded_anew(self, version: str) -> LoadedBundle | None:
+        """Return the bundle, None if it is served; tries no bundle twice in an unchanged folder."""
+        if version == self.serving:
+            return None
+        looks = await asyncio.to_thread(self._folder.fingerprint)
+        refusal = self._refusals.get(version)
+        if refusal and refusal.folder == looks:
+            raise ModelRefused(refusal.reason)
+        try:
+            return await self._load(version)
+        except UnknownModel as exc:
+            # Kept for what Redis and CURRENT name only: callers could name any number of versions.
+            self._refusals[version] = _Refusal(str(exc), looks)
+            raise
+
+    async def _load(self, version: str) -> LoadedBundle:
+        looks = await asyncio.to_thread(self._folder.fingerprint)
+        found = await asyncio.to_thread(self._folder.find, version)
+        if found is None:
+            raise UnknownModel(await asyncio.to_thread(self._unknown, version))
+        try:
+            loaded = await asyncio.to_thread(self._load_bundle, found.path)
+        except BundleRefused as exc:
+            self._metrics.model_loads.labels("refused").inc()
+            self._refusals[version] = _Refusal(str(exc), looks)
+            raise ModelRefused(str(exc)) from exc
+        self._metrics.model_loads.labels("loaded").inc()
+        self._refusals.pop(version, None)
+        return loaded
+
+    def _unknown(self, version: str) -> str:
+        versions = [found.version for found in self._folder.bundles()]
+        more = "" if len(versions) <= MAX_LISTED_VERSIONS else f" and {len(versions)} in all"
+        there = ", ".join(versions[:MAX_LISTED_VERSIONS]) + more
+        return f"there is no bundle {version[:MAX_SHOWN_CHARS]!r} here; there are: {there}"
+
+    def _switch(self, loaded: LoadedBundle | None) -> None:
+        """Serve a bundle from the next request on; None goes on with what is served."""
+        if loaded is None:
+            return
+        before = self.serving
+        self._slot.put(*self._open_model(loaded, self._slot.current))
+        self._metrics.model_switches.inc()
+        self._state_served()
+        self._log.info("model switched", version=self.serving, before=before)
+
+    def _state_served(self) -> None:
+        manifest = self._slot.current.bundle.manifest
+        self._metrics.set_bundle(manifest.bundle_version, manifest.name)
+
+    def _note(self, where: str, problem: str) -> None:
+        """Keep, count and log a problem, each once; "" ends it."""
+        if problem == self._problems.get(where, ""):
+            return
+        if problem:
+            self._problems[where] = problem
+            self._log.error("model not switched", reason=problem, serving=self.serving)
+        else:
+            self._problems.pop(where)
+        self._metrics.model_behind.set(bool(self._problems))
+
+
+def _known(bundle: ListedBundle, active: str, previous: str, refused: str) -> KnownModel:
+    reason = bundle.reason or refused
+    state: ModelState = "refused" if reason else "available"
+    if bundle.version in (active, previous):
+        state = "active" if bundle.version == active else "previous"
+    return KnownModel(bundle, state, reason)
