@@ -24,6 +24,7 @@ from service.fallback import LivePopularity, PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
+from service.model_loader import ModelLoader
 from service.models import Announcements, ModelRegistry
 from service.periodic import repeating
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
@@ -267,7 +268,7 @@ def _registry(
         folder=folder,
         announcements=None if folder.holds_one() else announcements,
         slot=slot,
-        load=partial(_load, settings),
+        loader=ModelLoader(folder, partial(_load, settings), metrics),
         open_model=open_next,
         metrics=metrics,
         clock=clock,

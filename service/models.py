@@ -6,16 +6,13 @@ the one that serves, before it is announced, so a bad one is noticed by whoever 
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from service.bundle_folder import BundleFolder, Fingerprint, ListedBundle
+from service.bundle_folder import BundleFolder, ListedBundle
 from service.bundle_loader import LoadedBundle
 from service.errors import (
-    BundleRefused,
-    ModelRefused,
     NoPreviousModel,
     ServiceError,
     StoreUnavailable,
@@ -23,12 +20,10 @@ from service.errors import (
 )
 from service.logs import get_logger
 from service.metrics import Metrics
+from service.model_loader import ModelLoader
 from service.serving_model import ModelSlot, ServingModel
 from service.starting import is_news
 from service.store.announcements import Announced
-
-MAX_LISTED_VERSIONS = 20
-MAX_SHOWN_CHARS = 80
 
 ModelState: TypeAlias = Literal["active", "previous", "available", "refused"]
 Opener: TypeAlias = Callable[[LoadedBundle, ServingModel], tuple[ServingModel, AsyncExitStack]]
@@ -43,6 +38,14 @@ class Announcements(Protocol):
 
     async def announce(self, version: str, now_ms: int) -> Announced:
         """Announce a version that was asked for."""
+        ...
+
+    async def prepare(self, version: str, now_ms: int) -> None:
+        """Let all processes load a version that will be announced if it is good."""
+        ...
+
+    async def give_up(self, version: str) -> None:
+        """Take back what was said by `prepare`."""
         ...
 
     async def announce_pointer(self, version: str, now_ms: int) -> Announced:
@@ -75,14 +78,6 @@ class ModelsOverview:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why a version could not be loaded, and how the folder looked then."""
-
-    reason: str
-    folder: Fingerprint
-
-
 class ModelRegistry:
     """Switches one process between models; `announcements` is None where there is one bundle.
 
@@ -96,7 +91,7 @@ class ModelRegistry:
         folder: BundleFolder,
         announcements: Announcements | None,
         slot: ModelSlot,
-        load: Callable[[Path], LoadedBundle],
+        loader: ModelLoader,
         open_model: Opener,
         metrics: Metrics,
         clock: Callable[[], int],
@@ -104,12 +99,11 @@ class ModelRegistry:
         self._folder = folder
         self._announcements = announcements
         self._slot = slot
-        self._load_bundle = load
+        self._loader = loader
         self._open_model = open_model
         self._metrics = metrics
         self._clock = clock
         self._switching = asyncio.Lock()
-        self._refusals: dict[str, _Refusal] = {}
         self._problems: dict[str, str] = {}
         self._announced: Announced | None = None
         self._watched: tuple[int, int, int] | None = None
@@ -129,11 +123,10 @@ class ModelRegistry:
     async def overview(self) -> ModelsOverview:
         """Return all models; raises BundleRefused if the folder cannot be read."""
         listed = await asyncio.to_thread(self._folder.bundles)
-        looks = await asyncio.to_thread(self._folder.fingerprint)
+        refused = await self._loader.refusals()
         announced = await self._last_announced()
         active = announced.active if announced else self.serving
         previous = announced.previous if announced else ""
-        refused = {v: r.reason for v, r in self._refusals.items() if r.folder == looks}
         return ModelsOverview(
             models=tuple(
                 _known(bundle, active, previous, refused.get(bundle.version, ""))
@@ -178,7 +171,7 @@ class ModelRegistry:
         async with self._switching:
             announced = await self._settled(self._announcements)
             try:
-                self._switch(await self._loaded_anew(announced.active))
+                await self._catch_up(announced)
             except ServiceError as exc:
                 self._note("announced", f"{announced.active} is announced, but {exc}")
             else:
@@ -192,19 +185,13 @@ class ModelRegistry:
         async with self._switching:
             pointer = await asyncio.to_thread(self._folder.pointer)
             announced = await self._settled(self._announcements)
-            is_first_look = self._watched is None
-            if pointer and is_news(pointer, announced, at_start=is_first_look):
-                try:
-                    loaded = await self._loaded_anew(pointer.version)
-                except ServiceError as exc:
-                    # Looked at again at the next turn: the bundle may be repaired.
-                    self._note("pointer", f"CURRENT names {pointer.version}, but {exc}")
-                    return
-                self._announced = await self._announcements.announce_pointer(
-                    pointer.version, self._clock()
-                )
-                if self._announced.active == pointer.version:
-                    self._switch(loaded)
+            if (
+                pointer
+                and is_news(pointer, announced, at_start=self._watched is None)
+                and not await self._take_up(self._announcements, pointer.version)
+            ):
+                # Looked at again at the next turn: the bundle may be repaired.
+                return
             self._note("pointer", "")
             self._watched = stamp
 
@@ -217,11 +204,32 @@ class ModelRegistry:
         return Announced(version, "", "", self._clock())
 
     async def _change(self, announcements: Announcements, version: str) -> Announced:
-        loaded = None if version == self.serving else await self._load(version)
+        loaded = await self._loaded_for_all(announcements, version)
         self._announced = await announcements.announce(version, self._clock())
         self._switch(loaded)
         self._note("announced", "")
         return self._announced
+
+    async def _take_up(self, announcements: Announcements, version: str) -> bool:
+        """Activate what CURRENT names; say whether it could be loaded."""
+        try:
+            loaded = None if version == self.serving else await self._loader.load_once(version)
+        except ServiceError as exc:
+            self._note("pointer", f"CURRENT names {version}, but {exc}")
+            return False
+        self._announced = await announcements.announce_pointer(version, self._clock())
+        if self._announced.active == version:
+            self._switch(loaded)
+        return True
+
+    async def _catch_up(self, announced: Announced) -> None:
+        """Serve what is announced, or have ready what somebody is about to announce."""
+        if announced.active != self.serving:
+            self._switch(await self._loader.load_once(announced.active))
+        elif announced.is_preparing(self._clock()):
+            await self._loader.prepare(announced.preparing)
+        else:
+            self._loader.drop_prepared()
 
     async def _settled(self, announcements: Announcements) -> Announced:
         """Return what is announced; a store that knows nothing is told what is served here."""
@@ -242,41 +250,24 @@ class ModelRegistry:
             # A list that is a moment old is worth more than none.
             return self._announced
 
-    async def _loaded_anew(self, version: str) -> LoadedBundle | None:
-        """Return the bundle, None if it is served; tries no bundle twice in an unchanged folder."""
+    async def _loaded_for_all(
+        self, announcements: Announcements, version: str
+    ) -> LoadedBundle | None:
+        """Load a version here while all others do; None if it is served already.
+
+        Raises UnknownModel, ModelRefused, BundleRefused or StoreUnavailable.
+        """
         if version == self.serving:
             return None
-        looks = await asyncio.to_thread(self._folder.fingerprint)
-        refusal = self._refusals.get(version)
-        if refusal and refusal.folder == looks:
-            raise ModelRefused(refusal.reason)
+        await self._loader.check_there(version)
+        await announcements.prepare(version, self._clock())
         try:
-            return await self._load(version)
-        except UnknownModel as exc:
-            # Kept for what Redis and CURRENT name only: callers could name any number of versions.
-            self._refusals[version] = _Refusal(str(exc), looks)
+            return await self._loader.load(version)
+        except ServiceError:
+            # The others let it go after a while anyway; the caller hears why it was refused.
+            with suppress(StoreUnavailable):
+                await announcements.give_up(version)
             raise
-
-    async def _load(self, version: str) -> LoadedBundle:
-        looks = await asyncio.to_thread(self._folder.fingerprint)
-        found = await asyncio.to_thread(self._folder.find, version)
-        if found is None:
-            raise UnknownModel(await asyncio.to_thread(self._unknown, version))
-        try:
-            loaded = await asyncio.to_thread(self._load_bundle, found.path)
-        except BundleRefused as exc:
-            self._metrics.model_loads.labels("refused").inc()
-            self._refusals[version] = _Refusal(str(exc), looks)
-            raise ModelRefused(str(exc)) from exc
-        self._metrics.model_loads.labels("loaded").inc()
-        self._refusals.pop(version, None)
-        return loaded
-
-    def _unknown(self, version: str) -> str:
-        versions = [found.version for found in self._folder.bundles()]
-        more = "" if len(versions) <= MAX_LISTED_VERSIONS else f" and {len(versions)} in all"
-        there = ", ".join(versions[:MAX_LISTED_VERSIONS]) + more
-        return f"there is no bundle {version[:MAX_SHOWN_CHARS]!r} here; there are: {there}"
 
     def _switch(self, loaded: LoadedBundle | None) -> None:
         """Serve a bundle from the next request on; None goes on with what is served."""

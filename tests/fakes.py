@@ -122,11 +122,23 @@ class FakeAnnouncements:
 
     async def announce(self, version: str, now_ms: int) -> Announced:
         """Announce a version."""
-        before = await self.read() or Announced("", "", "", 0)
+        await self.give_up(version)
+        before = self.announced or Announced("", "", "", 0)
         if before.active != version:
-            before = Announced(version, before.active, before.pointer, now_ms)
+            before = replace(before, active=version, previous=before.active, changed_at_ms=now_ms)
         self.announced = before
         return before
+
+    async def prepare(self, version: str, now_ms: int) -> None:
+        """Note that a version will be announced."""
+        before = await self.read() or Announced("", "", "", 0)
+        self.announced = replace(before, preparing=version, preparing_at_ms=now_ms)
+
+    async def give_up(self, version: str) -> None:
+        """Note that it will not."""
+        before = await self.read()
+        if before is not None and before.preparing == version:
+            self.announced = replace(before, preparing="", preparing_at_ms=0)
 
     async def announce_pointer(self, version: str, now_ms: int) -> Announced:
         """Announce a version unless CURRENT named it already."""

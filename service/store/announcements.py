@@ -17,9 +17,11 @@ from service.store.keys import MODEL_KEY
 
 OPERATION = "models"
 MAX_CALLS = 4
-FIELDS = ("active", "previous", "pointer", "changed_at_ms")
+FIELDS = ("active", "previous", "pointer", "changed_at_ms", "preparing", "preparing_at_ms")
+# Who prepares a model and is not heard of again has crashed; the others then let it go.
+MAX_PREPARING_MS = 120_000
 
-_Kind: TypeAlias = Literal["ask", "pointer", "first"]
+_Kind: TypeAlias = Literal["ask", "pointer", "first", "prepare", "give-up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,20 @@ class Announced:
     """What is announced: versions of bundles, "" for none.
 
     `pointer` is the version that a file CURRENT named when it was last taken up; `changed_at_ms`
-    is when `active` changed, ms since 1970.
+    is when `active` changed, ms since 1970. `preparing` is what somebody is about to announce, and
+    `preparing_at_ms` since when.
     """
 
     active: str
     previous: str
     pointer: str
     changed_at_ms: int
+    preparing: str = ""
+    preparing_at_ms: int = 0
+
+    def is_preparing(self, now_ms: int) -> bool:
+        """Say whether a model is about to be announced, as far as anybody still knows."""
+        return self.preparing != "" and now_ms - self.preparing_at_ms < MAX_PREPARING_MS
 
 
 class ModelAnnouncements:
@@ -54,6 +63,14 @@ class ModelAnnouncements:
     async def announce(self, version: str, now_ms: int) -> Announced:
         """Announce a version because somebody asked for it; return what is announced then."""
         return await self._change("ask", version, now_ms)
+
+    async def prepare(self, version: str, now_ms: int) -> None:
+        """Let all processes load a version that will be announced if it is good."""
+        await self._change("prepare", version, now_ms)
+
+    async def give_up(self, version: str) -> None:
+        """Take back what was said by `prepare`."""
+        await self._change("give-up", version, 0)
 
     async def announce_pointer(self, version: str, now_ms: int) -> Announced:
         """Announce a version that CURRENT names now, unless that was taken up already."""
@@ -82,7 +99,10 @@ class ModelAnnouncements:
 
 
 def _announced(values: Sequence[Any]) -> Announced | None:
-    active, previous, pointer, changed_at_ms = [(value or b"").decode() for value in values]
+    texts = [(value or b"").decode() for value in values]
+    active, previous, pointer, changed_at_ms, preparing, preparing_at_ms = texts
     if not active:
         return None
-    return Announced(active, previous, pointer, int(changed_at_ms))
+    return Announced(
+        active, previous, pointer, int(changed_at_ms), preparing, int(preparing_at_ms or 0)
+    )

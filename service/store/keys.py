@@ -18,7 +18,7 @@ COUNTER_MAX_ITEMS = 5_000
 
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
-# Hash of the announced model: `active`, `previous`, `pointer`, `changed_at_ms`; four fields, no
+# Hash of the announced model, its fields in `announcements.FIELDS`; six of them, no
 # time to live: a version that is forgotten would come back as another after a restart.
 MODEL_KEY = "sojourn:model1"
 

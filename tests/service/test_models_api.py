@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.contract import bundle as contract
-from service.store.announcements import Announced
+from service.store.announcements import MAX_PREPARING_MS, Announced
 from tests.builders import event_json
 from tests.clients import metric, recommended
 from tests.fakes import NOON_MS, FakeAnnouncements, FakeCounters, FakeHistory
@@ -170,6 +170,56 @@ async def test_a_bundle_that_is_refused_is_not_read_again_until_the_folder_chang
         await one.models.follow()
         assert await one.version() == new
     assert refused == 1
+
+
+LOADED = 'sojourn_model_loads_total{result="loaded"}'
+
+
+async def test_the_others_load_while_the_one_that_was_asked_does(
+    folder: Path, old: str, new: str, announcements: FakeAnnouncements
+) -> None:
+    """A large catalogue takes seconds to load; they switch together all the same."""
+    async with process(folder, announcements) as other:
+        await announcements.prepare(new, NOON_MS)
+        await other.models.follow()
+        before = await other.version(), await metric(other.client, LOADED)
+        await announcements.announce(new, NOON_MS)
+        await other.models.follow()
+        after = await other.version(), await metric(other.client, LOADED)
+    assert (before, after) == ((old, 1), (new, 1))
+
+
+@pytest.mark.parametrize("ending", ["given up", "forgotten"])
+async def test_what_was_prepared_for_nothing_is_let_go(
+    folder: Path, old: str, new: str, announcements: FakeAnnouncements, ending: str
+) -> None:
+    """The one that was asked refused the bundle, or crashed: two models would stay in memory."""
+    at_ms = NOON_MS - MAX_PREPARING_MS + 1
+    async with process(folder, announcements) as other:
+        await announcements.prepare(new, at_ms)
+        await other.models.follow()
+        if ending == "given up":
+            await announcements.give_up(new)
+        else:
+            await announcements.prepare(new, at_ms - 1)
+        await other.models.follow()
+        kept = await metric(other.client, LOADED)
+        await announcements.announce(new, NOON_MS)
+        await other.models.follow()
+        loads = await metric(other.client, LOADED)
+        assert await other.version() == new
+    assert (kept, loads) == (1, 2)
+
+
+async def test_a_refused_activation_is_given_up(
+    folder: Path, old: str, new: str, announcements: FakeAnnouncements
+) -> None:
+    """Nobody must wait for it, and a version that nobody has is not even prepared."""
+    flip_a_byte(folder / new / contract.ITEM_MATRIX_FILE)
+    async with process(folder, announcements) as one:
+        for version in (new, "0" * 16):
+            await one.activate(version)
+            assert announcements.announced == Announced(old, "", old, NOON_MS)
 
 
 async def test_without_redis_nothing_is_switched_and_serving_goes_on(

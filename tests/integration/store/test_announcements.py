@@ -68,6 +68,21 @@ async def test_a_pointer_to_what_is_active_is_noted(announcements: Announcements
     assert await announcements.announce_pointer("a", 4) == Announced("a", "b", "a", 4)
 
 
+async def test_what_is_prepared_is_said_until_it_is_announced_or_given_up(
+    announcements: Announcements,
+) -> None:
+    """Another version's announcement is not the end of it."""
+    await announcements.announce_first("a", "a", 1)
+    await announcements.prepare("b", 2)
+    assert await announcements.read() == Announced("a", "", "a", 1, "b", 2)
+    await announcements.give_up("c")
+    assert await announcements.announce("d", 3) == Announced("d", "a", "a", 3, "b", 2)
+    assert await announcements.announce("b", 4) == Announced("b", "d", "a", 4)
+    await announcements.prepare("e", 5)
+    await announcements.give_up("e")
+    assert await announcements.read() == Announced("b", "d", "a", 4)
+
+
 async def test_concurrent_announcements_end_in_one_whole_state(
     announcements: Announcements,
 ) -> None:
@@ -81,14 +96,15 @@ async def test_concurrent_announcements_end_in_one_whole_state(
     assert end.previous != end.active
 
 
-async def test_the_hash_has_four_fields_however_many_switches(redis_client: RedisClient) -> None:
+async def test_the_hash_has_six_fields_however_many_switches(redis_client: RedisClient) -> None:
     """It has no time to live, so it must have a bound."""
     announcements = ModelAnnouncements(redis_client, Metrics())
     await announcements.announce_first("a", "a", 1)
     for number in range(10):
         await announcements.announce(f"v{number}", number)
         await announcements.announce_pointer(f"p{number}", number)
-    assert await redis_client.hlen(MODEL_KEY) == 4
+        await announcements.prepare(f"n{number}", number)
+    assert await redis_client.hlen(MODEL_KEY) == 6
     assert await redis_client.keys("*") == [MODEL_KEY.encode()]
 
 

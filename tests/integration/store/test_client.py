@@ -78,6 +78,7 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
         client = connect(settings)
         announcements = ModelAnnouncements(client, Metrics())
         assert (await announcements.announce_first("a", "a", 1)).active == "a"
+        await announcements.prepare("b", 2)
         assert (await announcements.announce("b", 2)).previous == "a"
         assert await announcements.read() is not None
         popular = await CounterStore(client, settings, Metrics()).popular(NOON_MS, 10)
