@@ -160,7 +160,7 @@ def _check_address(settings: Settings) -> None:
 
 def _check_bundle(settings: Settings) -> None:
     """Refuse a bad bundle once, here, and not again in every worker."""
-    from service.app import load_first  # noqa: PLC0415  # after the environment is set
+    from service.model_parts import load_first  # noqa: PLC0415  # after the environment is set
 
     asyncio.run(load_first(settings))
 

@@ -6,33 +6,27 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 from fastapi import FastAPI
 
 from service.api import events, health, models, page, recommend
 from service.api.dependencies import Services
-from service.bundle_folder import BundleFolder
-from service.bundle_loader import LoadedBundle, load_bundle
+from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from service.contract.events import Event
-from service.errors import BundleRefused, StoreUnavailable
-from service.fallback import LivePopularity, PopularCounts
+from service.errors import BundleRefused
+from service.fallback import PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
-from service.model_loader import ModelLoader
-from service.models import Announcements, ModelRegistry
-from service.periodic import repeating
+from service.model_parts import ModelStores, build_models, load_first
+from service.models import Announcements
+from service.presence import Reports
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
 from service.recommender import Recommender
-from service.serving_model import ModelSlot, ServingModel, open_model
-from service.starting import first_bundle
-from service.store.announcements import Announced, ModelAnnouncements
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.history import History, HistoryStore, system_now_ms
@@ -40,8 +34,6 @@ from service.store.history import History, HistoryStore, system_now_ms
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
 STARTUP_FAILURE = 3
-# How often the file CURRENT is looked at.
-WATCH_S = 1.0
 
 DESCRIPTION = (
     "Recommendations from where and when people act. Post an event, and the next answer knows it. "
@@ -87,6 +79,7 @@ class Stores:
     history: EventHistory | None
     counters: PopularCounts | None
     announcements: Announcements | None
+    reports: Reports | None
 
 
 class LifespanState(TypedDict):
@@ -101,6 +94,7 @@ def create_app(
     history: EventHistory | None = None,
     counters: PopularCounts | None = None,
     announcements: Announcements | None = None,
+    reports: Reports | None = None,
     bundle: LoadedBundle | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
@@ -119,7 +113,7 @@ def create_app(
                 settings,
                 metrics=metrics,
                 bundle=bundle or await load_first(settings, announcements),
-                given=Stores(history, counters, announcements),
+                given=Stores(history, counters, announcements, reports),
                 clock=clock or system_now_ms,
             )
             yield {"services": services}
@@ -163,37 +157,6 @@ def _own_version() -> str:
         return "0"
 
 
-async def load_first(
-    settings: Settings, announcements: Announcements | None = None
-) -> LoadedBundle:
-    """Load the bundle to start with: the announced one, or what CURRENT names if that is later.
-
-    While Redis cannot be asked it is what CURRENT names. Raises BundleRefused.
-    """
-    folder = BundleFolder(settings.bundle_path)
-    announced: Announced | None = None
-    if not folder.holds_one():
-        async with AsyncExitStack() as stack:
-            try:
-                asked = announcements or _announcements(stack, settings, Metrics())
-                announced = await asked.read()
-            except StoreUnavailable as exc:
-                get_logger(__name__).warning("announced model unknown", reason=str(exc))
-    return await asyncio.to_thread(first_bundle, folder, announced, partial(_load, settings))
-
-
-def _load(settings: Settings, path: Path) -> LoadedBundle:
-    return load_bundle(path, num_threads=settings.onnx_threads)
-
-
-def _announcements(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics
-) -> ModelAnnouncements:
-    client = connect(settings)
-    stack.push_async_callback(client.aclose)
-    return ModelAnnouncements(client, metrics)
-
-
 def _stores(
     stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: Stores
 ) -> tuple[EventHistory, PopularCounts]:
@@ -219,13 +182,17 @@ async def _services(
     clock: Clock,
 ) -> Services:
     history, counters = _stores(stack, settings, metrics, given)
-    live = LivePopularity(counters, bundle.vocabulary, clock)
-    slot = ModelSlot(*open_model(bundle, live, settings, metrics))
-    stack.push_async_callback(slot.close)
-    models = _registry(stack, settings, metrics, slot=slot, given=given, clock=clock)
-    await _repeat(stack, settings, metrics, slot=slot, models=models)
+    parts = await build_models(
+        stack,
+        settings,
+        metrics,
+        bundle=bundle,
+        counts=counters,
+        given=ModelStores(given.announcements, given.reports),
+        clock=clock,
+    )
     recommender = Recommender(
-        models=slot,
+        models=parts.slot,
         history=history,
         metrics=metrics,
         clock=clock,
@@ -234,65 +201,10 @@ async def _services(
     )
     return Services(
         recommender=recommender,
-        models=models,
+        models=parts.registry,
+        presence=parts.presence,
         history=history,
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,
     )
-
-
-def _registry(
-    stack: AsyncExitStack,
-    settings: Settings,
-    metrics: Metrics,
-    *,
-    slot: ModelSlot,
-    given: Stores,
-    clock: Clock,
-) -> ModelRegistry:
-    """Return what switches models; a bundle from outside the settings' folder has no others."""
-    path = slot.current.bundle.path
-    folder = BundleFolder(settings.bundle_path if path.parent == settings.bundle_path else path)
-    announcements = given.announcements
-    if announcements is None and not folder.holds_one():
-        announcements = _announcements(stack, settings, metrics)
-
-    def open_next(
-        bundle: LoadedBundle, before: ServingModel
-    ) -> tuple[ServingModel, AsyncExitStack]:
-        live = before.live.for_vocabulary(bundle.vocabulary)
-        return open_model(bundle, live, settings, metrics)
-
-    return ModelRegistry(
-        folder=folder,
-        announcements=None if folder.holds_one() else announcements,
-        slot=slot,
-        loader=ModelLoader(folder, partial(_load, settings), metrics),
-        open_model=open_next,
-        metrics=metrics,
-        clock=clock,
-    )
-
-
-async def _repeat(
-    stack: AsyncExitStack,
-    settings: Settings,
-    metrics: Metrics,
-    *,
-    slot: ModelSlot,
-    models: ModelRegistry,
-) -> None:
-    """Begin what goes on beside the requests, until the stack ends."""
-
-    async def refresh() -> None:
-        await slot.current.live.refresh()
-
-    work = [
-        ("popularity", refresh, settings.popularity_refresh_s),
-        ("follow announced model", models.follow, settings.model_poll_ms / 1000),
-    ]
-    if settings.watch_bundles:
-        work.append(("watch bundles", models.watch, WATCH_S))
-    for name, action, every_s in work:
-        await stack.enter_async_context(repeating(name, action, every_s=every_s, metrics=metrics))

@@ -12,6 +12,7 @@ from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
 from service.store.announcements import Announced
 from service.store.history_codec import History
+from service.store.serving_reports import ServingReport
 
 # Wednesday, 2026-01-14 12:00 UTC.
 NOON_MS = 1_768_392_000_000
@@ -154,6 +155,23 @@ class FakeAnnouncements:
         if before is None:
             self.announced = before = Announced(version, "", pointer, now_ms)
         return before
+
+
+class FakeReports:
+    """A ServingReports in memory that forgets nobody; `down` as above."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, ServingReport] = {}
+        self.num_calls = 0
+        self.down = False
+
+    async def report(self, said: ServingReport) -> list[ServingReport]:
+        """Keep a report; return all, by process."""
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+        self.num_calls += 1
+        self.last[said.process] = said
+        return [self.last[process] for process in sorted(self.last)]
 
 
 def history_of(events: Sequence[Event], left: Sequence[Event] = ()) -> History:

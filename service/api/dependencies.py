@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from service.contract.events import Event
 from service.metrics import Metrics
 from service.models import ModelRegistry
+from service.presence import Presence
 from service.problems import Problem
 from service.recommender import Recommender
 
@@ -31,6 +32,7 @@ class Services:
 
     recommender: Recommender
     models: ModelRegistry
+    presence: Presence
     history: EventStore
     metrics: Metrics
     clock: Callable[[], int]

@@ -1,5 +1,6 @@
 """The bodies of the calls about models."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -8,6 +9,7 @@ from service.api.event_schemas import Strict
 from service.contract.bundle import Manifest
 from service.models import KnownModel, ModelsOverview, ModelState
 from service.store.announcements import Announced
+from service.store.serving_reports import ServingReport
 
 _METRICS: dict[str, JsonValue] = {
     "protocol": "temporal",
@@ -26,6 +28,12 @@ _MODEL: dict[str, JsonValue] = {
     "schema_version": "1.1",
     "num_items": 3706,
     "metrics": [_METRICS],
+}
+_PROCESS: dict[str, JsonValue] = {
+    "process": "shop-7d9f:1:c3a1",
+    "version": "3f9a1c0d5e7b2a48",
+    "behind": False,
+    "seen_at": "2026-01-14T18:30:04.000Z",
 }
 _SWITCH: dict[str, JsonValue] = {
     "active": "3f9a1c0d5e7b2a48",
@@ -82,6 +90,27 @@ class ModelBody(Strict):
         )
 
 
+class ProcessBody(Strict):
+    """What a process serves; `behind` says that it cannot serve what it should."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_PROCESS]})
+
+    process: str = Field(description="Its host, process id and a random part")
+    version: str
+    behind: bool
+    seen_at: str = Field(description="RFC 3339 in UTC")
+
+    @classmethod
+    def of(cls, report: ServingReport) -> "ProcessBody":
+        """Return the body of a process's report."""
+        return cls(
+            process=report.process,
+            version=report.version,
+            behind=report.is_behind,
+            seen_at=_rfc3339(report.seen_at_ms),
+        )
+
+
 class SwitchResponse(Strict):
     """What all processes shall serve, what rollback goes back to, and since when."""
 
@@ -107,12 +136,19 @@ class ModelsResponse(Strict):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                _SWITCH | {"models": [_MODEL], "serving": _SWITCH["active"], "problems": []}
+                _SWITCH
+                | {
+                    "models": [_MODEL],
+                    "processes": [_PROCESS],
+                    "serving": _SWITCH["active"],
+                    "problems": [],
+                }
             ]
         }
     )
 
     models: list[ModelBody]
+    processes: list[ProcessBody]
     serving: str
     active: str
     previous: str | None
@@ -120,11 +156,12 @@ class ModelsResponse(Strict):
     problems: list[str] = Field(description="Why this process does not serve what it should")
 
     @classmethod
-    def of(cls, overview: ModelsOverview) -> "ModelsResponse":
-        """Return the body of an overview."""
+    def of(cls, overview: ModelsOverview, processes: Sequence[ServingReport]) -> "ModelsResponse":
+        """Return the body of an overview and of what each process serves."""
         changed_at_ms = overview.changed_at_ms
         return cls(
             models=[ModelBody.of(known) for known in overview.models],
+            processes=[ProcessBody.of(report) for report in processes],
             serving=overview.serving,
             active=overview.active,
             previous=overview.previous or None,

@@ -10,8 +10,8 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", responses=problems(503))
 async def list_models(services: ServicesDep) -> ModelsResponse:
-    """List the bundles that are there, and say which is served and which was before."""
-    return ModelsResponse.of(await services.models.overview())
+    """List the bundles that are there, and which of them each process serves."""
+    return ModelsResponse.of(await services.models.overview(), await services.presence.all())
 
 
 @router.post("/v1/models/rollback", responses=problems(404, 409, 503))

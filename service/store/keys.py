@@ -21,6 +21,9 @@ META_KEY = "sojourn:meta1"
 # Hash of the announced model, its fields in `announcements.FIELDS`; six of them, no
 # time to live: a version that is forgotten would come back as another after a restart.
 MODEL_KEY = "sojourn:model1"
+# Hash by process of what it serves; whoever is silent for so long is dropped by the next report.
+SERVING_KEY = "sojourn:serving1"
+SERVING_TTL_S = 15
 
 
 def partition_of(user_id: str, num_partitions: int) -> int:

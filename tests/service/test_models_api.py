@@ -34,6 +34,7 @@ async def test_the_list_says_what_each_manifest_says(
         body = (await one.client.get("/v1/models")).json()
     assert (body["serving"], body["active"], body["previous"]) == (old, old, None)
     assert body["problems"] == []
+    assert [process["version"] for process in body["processes"]] == [old]
     by_version = {model["version"]: model for model in body["models"]}
     assert by_version[new] == {
         "version": new,
