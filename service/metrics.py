@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -21,7 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -116,6 +117,7 @@ class Metrics:
         """Return the text of a scrape, over all workers, and its content type."""
         registry = self._registry
         if SHARED_DIR_VARIABLE in os.environ:
+            _forget_dead_workers(Path(os.environ[SHARED_DIR_VARIABLE]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as published
         shown = CollectorRegistry()
@@ -135,6 +137,16 @@ class Metrics:
             buckets=buckets,
             registry=self._registry,
         )
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Remove what killed workers left of figures that are of living ones only."""
+    for path in directory.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]  # as published
 
 
 class _WithoutOldBundles(Collector):

@@ -17,7 +17,7 @@ import pytest
 
 from service.contract import bundle as contract
 from service.store.embedded import EmbeddedValkey
-from tests.folders import flip_a_byte, point_at
+from tests.folders import add_bundle, flip_a_byte, point_at
 from tests.integration.processes import LoggedProcess, log_lines, serving
 
 pytestmark = pytest.mark.integration
@@ -84,6 +84,20 @@ def test_what_is_activated_on_one_replica_the_other_serves_within_a_second(
         back = seconds_until(lambda: version_of(one) == old)
     assert (before, at_once) == ((old, old), new)
     assert max(there, back, told) < FOLLOW_WITHIN_S
+
+
+def test_two_replicas_that_are_asked_for_different_models_end_on_one(
+    folder: Path, old: str, new: str, redis_url: str
+) -> None:
+    """Whichever came last: no replica stays on its own."""
+    third = add_bundle(folder, "third")
+    with replicas(folder, redis_url) as clients, ThreadPoolExecutor(2) as pool:
+        for versions in ((new, third), (third, old), (old, new)):
+            answers = list(pool.map(activate, clients, versions))
+            assert [answer.json()["active"] for answer in answers] == list(versions)
+            end = str(listed(clients[0])["active"])
+            assert end in versions
+            seconds_until(lambda: {version_of(client) for client in clients} == {end})  # noqa: B023
 
 
 def test_a_damaged_bundle_leaves_both_replicas_on_the_old_one(

@@ -17,6 +17,7 @@ for _ in range(int(sys.argv[1])):
     metrics.request_seconds.labels("/v1/events", "POST", "202").observe(0.002)
     metrics.queue("ranker").batch_size.observe(2)
 metrics.unhandled_errors.inc()
+metrics.model_behind.set(1)
 metrics.set_bundle("0" * 16, "old")
 metrics.set_bundle("1" * 16, "tiny")
 sys.stdout.write(metrics.render()[0].decode())
@@ -53,6 +54,13 @@ def test_a_scrape_of_one_worker_sums_all_workers() -> None:
     assert scraped[f"sojourn_request_seconds_sum{{{labels}}}"] == pytest.approx(7 * 0.002)
     assert scraped['sojourn_batch_size_sum{queue="ranker"}'] == 14
     assert scraped["sojourn_unhandled_errors_total"] == 2
+
+
+def test_a_worker_that_is_gone_is_behind_no_more() -> None:
+    """Its counts stay, but it cannot serve a wrong model."""
+    with shared_between_workers():
+        run_worker(0)
+        assert run_worker(0)["sojourn_model_behind"] == 1
 
 
 def test_the_bundle_is_told_once_however_many_workers_serve_it() -> None:

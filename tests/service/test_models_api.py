@@ -293,6 +293,27 @@ async def test_only_the_bundle_that_serves_is_shown(
     assert "sojourn_model_switches_total 1.0" in text
 
 
+def move_away(folder: Path) -> None:
+    """Leave nothing where the folder was."""
+    folder.rename(folder.with_name("elsewhere"))
+
+
+async def test_a_folder_that_is_gone_is_said_and_serving_goes_on(
+    folder: Path, old: str, new: str, announcements: FakeAnnouncements
+) -> None:
+    """A volume was unmounted; what is loaded is loaded."""
+    async with process(folder, announcements) as one:
+        move_away(folder)
+        listed = await one.client.get("/v1/models")
+        asked = await one.activate(new)
+        await one.models.follow()
+        await one.models.watch()
+        version = await one.version()
+    assert (listed.status_code, asked.status_code, version) == (503, 503, old)
+    assert listed.json()["type"] == "urn:sojourn:problem:bundle-refused"
+    assert announcements.announced == Announced(old, "", old, NOON_MS)
+
+
 async def test_a_setting_that_names_one_bundle_leaves_no_choice(client: httpx.AsyncClient) -> None:
     """It needs no Redis to say so, and its own version is no change."""
     [model] = (await client.get("/v1/models")).json()["models"]
