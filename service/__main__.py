@@ -1,5 +1,6 @@
 """The service's command line: settle the settings, start what is needed, serve."""
 
+import asyncio
 import math
 import os
 import signal
@@ -82,7 +83,7 @@ def run(
             if redis_url is None:
                 redis_url = stack.enter_context(EmbeddedValkey(settings.data_dir)).url
             stack.enter_context(_worker_environment(settings, redis_url))
-            _serve(settings)
+            _serve(settings.model_copy(update={"redis_url": redis_url}))
     except ServiceError as exc:
         _fail(str(exc))
 
@@ -159,9 +160,9 @@ def _check_address(settings: Settings) -> None:
 
 def _check_bundle(settings: Settings) -> None:
     """Refuse a bad bundle once, here, and not again in every worker."""
-    from service.bundle_loader import load_bundle  # noqa: PLC0415  # after the environment is set
+    from service.model_parts import load_first  # noqa: PLC0415  # after the environment is set
 
-    load_bundle(settings.bundle_path, num_threads=settings.onnx_threads)
+    asyncio.run(load_first(settings))
 
 
 def _end_cleanly_on_sigterm() -> None:

@@ -2,36 +2,36 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
 
 from service.answering import Answers, ListKeeper
-from service.api import events, health, page, recommend
+from service.api import events, health, models, page, recommend
 from service.api.dependencies import Services
-from service.bundle_loader import LoadedBundle, load_bundle
+from service.bundle_loader import LoadedBundle
 from service.config import Settings
-from service.contract.events import Event
-from service.errors import BundleRefused, ServiceError
+from service.errors import BundleRefused
 from service.exposures import ExposureRecords, Exposures
-from service.fallback import LivePopularity, PopularCounts
+from service.fallback import PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
+from service.model_parts import ModelStores, build_models, load_first
+from service.models import Announcements
+from service.presence import Reports
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
 from service.recommender import Recommender
-from service.serving_model import ModelSlot, open_model
-from service.store.client import connect
-from service.store.counters import CounterStore
-from service.store.exposures import ExposureStore
-from service.store.history import History, HistoryStore, system_now_ms
+from service.serving_model import ModelSlot
+from service.store.history import system_now_ms
 from service.store.keys import new_recommendation_id
-from service.store.lists import ListStore
+from service.store_parts import EventHistory, GivenStores, Stores, open_stores
 
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
@@ -41,40 +41,6 @@ DESCRIPTION = (
     "Recommendations from where and when people act. Post an event, and the next answer knows it. "
     "Errors are `application/problem+json`, and no input of a client is answered with a 500."
 )
-
-
-class EventHistory(Protocol):
-    """The store of histories, as the service uses it; see `HistoryStore`."""
-
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new."""
-        ...
-
-    async def read(self, user_id: str) -> History:
-        """Return all that is stored of a user."""
-        ...
-
-    async def ping(self) -> None:
-        """Return if the store answers."""
-        ...
-
-
-class GivenStores(NamedTuple):
-    """The stores that a caller brings; the others are built from the settings."""
-
-    history: EventHistory | None
-    counters: PopularCounts | None
-    exposures: ExposureRecords | None
-    lists: ListKeeper | None
-
-
-class Stores(NamedTuple):
-    """Every store of the service."""
-
-    history: EventHistory
-    counters: PopularCounts
-    exposures: ExposureRecords
-    lists: ListKeeper
 
 
 class ServiceApi(FastAPI):
@@ -105,6 +71,8 @@ def create_app(
     counters: PopularCounts | None = None,
     exposures: ExposureRecords | None = None,
     lists: ListKeeper | None = None,
+    announcements: Announcements | None = None,
+    reports: Reports | None = None,
     bundle: LoadedBundle | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
@@ -118,16 +86,16 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
         async with AsyncExitStack() as stack:
-            loaded = (
-                bundle if bundle is not None else await asyncio.to_thread(_load_bundle, settings)
+            services = await _services(
+                stack,
+                settings,
+                metrics=metrics,
+                bundle=bundle or await load_first(settings, announcements),
+                given=GivenStores(history, counters, exposures, lists),
+                given_models=ModelStores(announcements, reports),
+                clock=clock or system_now_ms,
             )
-            given = GivenStores(history, counters, exposures, lists)
-            stores = _stores(stack, settings, metrics, given)
-            yield {
-                "services": _services(
-                    stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=clock
-                )
-            }
+            yield {"services": services}
 
     app = ServiceApi(
         title="Sojourn", version=_own_version(), description=DESCRIPTION, lifespan=lifespan
@@ -136,7 +104,7 @@ def create_app(
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     register_problem_handlers(app)
-    for part in (recommend, events, health, page):
+    for part in (recommend, events, models, health, page):
         app.include_router(part.router)
     return app
 
@@ -151,7 +119,9 @@ def create_app_from_environment() -> FastAPI:
         user_key=settings.log_user_key.get_secret_value(),
     )
     try:
-        bundle = _load_bundle(settings)
+        # The server's loop runs already, and this function may not wait in it.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            bundle = thread.submit(asyncio.run, load_first(settings)).result()
     except BundleRefused as exc:
         get_logger(__name__).error("bundle refused", reason=str(exc))
         sys.exit(STARTUP_FAILURE)
@@ -166,54 +136,59 @@ def _own_version() -> str:
         return "0"
 
 
-def _load_bundle(settings: Settings) -> LoadedBundle:
-    return load_bundle(settings.bundle_path, num_threads=settings.onnx_threads)
-
-
-def _stores(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: GivenStores
-) -> Stores:
-    """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
-    history, counters, exposures, lists = given
-    if history and counters and exposures and lists:
-        return Stores(history, counters, exposures, lists)
-    client = connect(settings)
-    stack.push_async_callback(client.aclose)
-    if history is None:
-        history = own_history = HistoryStore(client, settings, metrics)
-        stack.push_async_callback(own_history.close)
-    if exposures is None:
-        exposures = own_exposures = ExposureStore(client, settings, metrics)
-        stack.push_async_callback(own_exposures.close)
-    return Stores(
-        history=history,
-        counters=counters or CounterStore(client, settings, metrics),
-        exposures=exposures,
-        lists=lists or ListStore(client, settings, metrics),
-    )
-
-
-def _services(
+async def _services(
     stack: AsyncExitStack,
     settings: Settings,
     *,
     metrics: Metrics,
     bundle: LoadedBundle,
-    stores: Stores,
-    clock: Clock | None,
+    given: GivenStores,
+    given_models: ModelStores,
+    clock: Clock,
 ) -> Services:
-    clock = clock or system_now_ms
-    metrics.set_bundle(bundle.manifest.bundle_version, bundle.manifest.name)
-    live = LivePopularity(stores.counters, bundle.vocabulary, clock)
-    models = ModelSlot(*open_model(bundle, live, settings, metrics))
-    stack.push_async_callback(models.close)
-    stopping = asyncio.Event()
-    refreshing = asyncio.create_task(_keep_fresh(live, settings.popularity_refresh_s, stopping))
-    stack.push_async_callback(_end, refreshing, stopping)
+    stores = open_stores(stack, settings, metrics, given)
+    parts = await build_models(
+        stack,
+        settings,
+        metrics,
+        bundle=bundle,
+        counts=stores.counters,
+        given=given_models,
+        clock=clock,
+    )
     exposures = Exposures(
         stores.exposures, metrics, max_pending=settings.max_pending, is_on=settings.log_exposures
     )
     stack.push_async_callback(exposures.close)
+    return Services(
+        recommender=_recommender(
+            settings,
+            metrics=metrics,
+            slot=parts.slot,
+            stores=stores,
+            exposures=exposures,
+            clock=clock,
+        ),
+        models=parts.registry,
+        presence=parts.presence,
+        history=stores.history,
+        exposures=exposures,
+        metrics=metrics,
+        clock=clock,
+        max_future_ms=settings.max_future_ms,
+        blends=settings.blends,
+    )
+
+
+def _recommender(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    slot: ModelSlot,
+    stores: Stores,
+    exposures: Exposures,
+    clock: Clock,
+) -> Recommender:
     answers = Answers(
         lists=stores.lists,
         exposures=exposures,
@@ -221,8 +196,8 @@ def _services(
         clock=clock,
         new_id=partial(new_recommendation_id, num_partitions=settings.num_partitions),
     )
-    recommender = Recommender(
-        models=models,
+    return Recommender(
+        models=slot,
         history=stores.history,
         showings=exposures,
         answers=answers,
@@ -230,36 +205,3 @@ def _services(
         default_tz_offset_min=settings.default_tz_offset_min,
         deadline_ms=settings.request_deadline_ms,
     )
-    return Services(
-        recommender=recommender,
-        history=stores.history,
-        exposures=exposures,
-        metrics=metrics,
-        clock=clock,
-        max_future_ms=settings.max_future_ms,
-        blends=settings.blends,
-        model_version=bundle.manifest.bundle_version,
-    )
-
-
-async def _keep_fresh(live: LivePopularity, refresh_s: float, stopping: asyncio.Event) -> None:
-    """Refresh what is popular until told to stop; while Redis is away the list stays as it was."""
-    log = get_logger(__name__)
-    while not stopping.is_set():
-        try:
-            await live.refresh()
-        except ServiceError as exc:
-            log.warning("popularity not refreshed", reason=str(exc))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(refresh_s):
-                await stopping.wait()
-
-
-async def _end(task: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    """Tell the task to stop and wait for it.
-
-    It is not cancelled: a first Redis call on a new connection was seen to swallow the
-    cancellation, and the process then never ended. Its calls are bounded by their timeouts.
-    """
-    stopping.set()
-    await task

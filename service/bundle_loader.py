@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,18 @@ from service.windows import type_index_of_code
 OVERALL_SCOPE = "overall"
 HOUR_SCOPE = "hour"
 NUM_WARM_UP_CALLS = 3
+# What readers raise at files that have the right hash and hold something else all the same; a
+# process that tries a bundle beside the one that serves must survive each of them.
+UNREADABLE = (
+    ContractError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    pa.ArrowException,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ def load_bundle(path: Path, *, num_threads: int = 1) -> LoadedBundle:
         loaded = _load(bundle, manifest, num_threads)
         _check_golden(bundle, loaded)
         _warm_up(loaded)
-    except (ContractError, OSError, ValueError, KeyError, pa.ArrowException) as exc:
+    except UNREADABLE as exc:
         raise BundleRefused(str(exc)) from exc
     return loaded
 
@@ -85,7 +98,8 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
 
 
 def _read_item_matrix(path: Path, manifest: Manifest) -> Float32s:
-    matrix: Float32s = np.load(path, mmap_mode="r", allow_pickle=False)
+    # `np.load` leaves a file open that turns out to be something else.
+    matrix: Float32s = np.lib.format.open_memmap(path, mode="r")
     expected = (manifest.num_items + 1, manifest.features.dim)
     if matrix.shape != expected or matrix.dtype != np.float32:
         raise BundleMismatch(
@@ -145,7 +159,7 @@ def _read_popularity(path: Path, manifest: Manifest) -> Popularity:
 def _check_golden(bundle: Path, loaded: LoadedBundle) -> None:
     """Raise BundleMismatch unless this machine computes the scores that training wrote down."""
     path = bundle / contract.GOLDEN_FILE
-    with np.load(path, allow_pickle=False) as golden:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as golden:
         missing = {*loaded.manifest.features.inputs, contract.GOLDEN_SCORES} - set(golden.files)
         if missing:
             raise BundleMismatch(f"{path}: holds no {', '.join(sorted(missing))}")

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     # Blends by name for POST /v1/rank, as JSON; `default` is for requests that name none.
     blends: dict[str, Blend] = Field(default_factory=dict)
     popularity_refresh_s: float = Field(default=30.0, gt=0)
+    model_poll_ms: int = Field(default=250, ge=10, le=60_000)
+    watch_bundles: bool = True
     max_pending: int = Field(default=1_024, ge=1)
     max_batch: int = Field(default=64, ge=1)
     onnx_threads: int = Field(default=1, ge=1, le=64)

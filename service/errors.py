@@ -29,6 +29,30 @@ class BundleRefused(ServiceError):
     title = "Bundle refused"
 
 
+class UnknownModel(ServiceError):
+    """The folder of bundles has no bundle of this version."""
+
+    status = 404
+    slug = "unknown-model"
+    title = "Unknown model"
+
+
+class ModelRefused(ServiceError):
+    """The bundle that was asked for cannot be served; the one before it still is."""
+
+    status = 409
+    slug = "model-refused"
+    title = "Model refused"
+
+
+class NoPreviousModel(ServiceError):
+    """There is no model to go back to."""
+
+    status = 409
+    slug = "no-previous-model"
+    title = "No previous model"
+
+
 class StoreUnavailable(ServiceError):
     """Redis did not answer, or answered with an error."""
 

@@ -70,6 +70,7 @@ class LivePopularity:
         self._counts = counts
         self._vocabulary = vocabulary
         self._clock = clock
+        self._last: Sequence[tuple[str, float]] = ()
         self.current = RankedList.empty()
 
     @property
@@ -79,8 +80,15 @@ class LivePopularity:
 
     async def refresh(self) -> None:
         """Read the counts; if that fails, raise and keep the list as it was."""
-        counts = await self._counts.popular(self._clock(), NUM_LIVE_ITEMS)
-        self.current = live_list(counts, self._vocabulary)
+        self._last = await self._counts.popular(self._clock(), NUM_LIVE_ITEMS)
+        self.current = live_list(self._last, self._vocabulary)
+
+    def for_vocabulary(self, vocabulary: Vocabulary) -> "LivePopularity":
+        """Return the same counts in the indices of another bundle."""
+        moved = LivePopularity(self._counts, vocabulary, self._clock)
+        moved._last = self._last
+        moved.current = live_list(self._last, vocabulary)
+        return moved
 
 
 @dataclass(frozen=True, slots=True)

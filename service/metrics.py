@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,14 +21,18 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+BUNDLE_INFO = "sojourn_bundle_info"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
 REDIS_OPERATIONS = (
-    "append", "attribute", "expose", "list-load", "list-save", "ping", "popular", "prepare", "read",
-    "shown",
+    "append", "attribute", "expose", "list-load", "list-save", "models", "ping", "popular",
+    "prepare", "read", "shown",
 )  # fmt: skip
+MODEL_LOAD_RESULTS = ("loaded", "refused")
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -81,11 +86,23 @@ class Metrics:
             self.redis_errors.labels(operation)
         self.unhandled_errors = self._counter("unhandled_errors", "Requests that met a bug.")
         self.bundle_info = Gauge(
-            "sojourn_bundle_info",
+            BUNDLE_INFO,
             "1 for the bundle that is served.",
             ("version", "name"),
             registry=registry,
             multiprocess_mode="mostrecent",
+        )
+        self.model_loads = self._counter(
+            "model_loads", "Bundles read beside the one that is served.", "result"
+        )
+        for result in MODEL_LOAD_RESULTS:
+            self.model_loads.labels(result)
+        self.model_switches = self._counter("model_switches", "Switches to another model.")
+        self.model_behind = Gauge(
+            "sojourn_model_behind",
+            "Processes that cannot serve the model that they should.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._queue_seconds = self._queue_histogram(
             "queue_seconds", "Time an item waited for its batch to start.", QUEUE_BUCKETS_S
@@ -114,9 +131,12 @@ class Metrics:
         """Return the text of a scrape, over all workers, and its content type."""
         registry = self._registry
         if SHARED_DIR_VARIABLE in os.environ:
+            _forget_dead_workers(Path(os.environ[SHARED_DIR_VARIABLE]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as published
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        shown = CollectorRegistry()
+        shown.register(_WithoutOldBundles(registry))
+        return generate_latest(shown), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"sojourn_{name}", documentation, labels, registry=self._registry)
@@ -131,6 +151,33 @@ class Metrics:
             buckets=buckets,
             registry=self._registry,
         )
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Remove what killed workers left of figures that are of living ones only."""
+    for path in directory.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]  # as published
+
+
+class _WithoutOldBundles(Collector):
+    """What a registry collects, less the bundles that are served no longer.
+
+    They stand at 0 in the workers' files, which cannot forget a series.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric of the registry."""
+        for metric in self._registry.collect():
+            if metric.name == BUNDLE_INFO:
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
 
 
 @contextmanager

@@ -8,18 +8,28 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from service.api.dependencies import Services
+
 
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application's lifespan and yield a client that speaks ASGI to it."""
+    async with running(app) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def running(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
+    """Do the same, and yield what the lifespan built beside the client."""
     async with app.router.lifespan_context(app) as state:
+        assert state is not None
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "state": dict(state or {})}, receive, send)
+            await app({**scope, "state": dict(state)}, receive, send)
 
         transport = httpx.ASGITransport(app=with_state)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            yield client
+            yield client, state["services"]
 
 
 async def recommended(client: httpx.AsyncClient, user_id: str = "anna", **params: Any) -> list[str]:

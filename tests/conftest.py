@@ -13,6 +13,7 @@ from service.config import Settings
 from tests.builders import make_bundle
 from tests.clients import client_of
 from tests.fakes import (
+    FakeAnnouncements,
     FakeClock,
     FakeCounters,
     FakeExposures,
@@ -20,6 +21,7 @@ from tests.fakes import (
     FakeLists,
     fake_stores,
 )
+from tests.folders import add_bundle, point_at
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,31 @@ async def client(
     app = create_app(settings, **stores, bundle=bundle, clock=clock)
     async with client_of(app) as running:
         yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of no bundles."""
+    path = tmp_path / "bundles"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def old(folder: Path) -> str:
+    """Return the version that CURRENT names."""
+    version = add_bundle(folder, "old")
+    point_at(folder, version)
+    return version
+
+
+@pytest.fixture
+def new(folder: Path) -> str:
+    """Return another version, whose items have other indices."""
+    return add_bundle(folder, "new", reverse=True)
+
+
+@pytest.fixture
+def announcements() -> FakeAnnouncements:
+    """Return what all applications of a test share."""
+    return FakeAnnouncements()

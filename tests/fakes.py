@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from service.contract.events import EVENT_TYPE_CODES, Event
 from service.contract.exposures import Exposure
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
+from service.store.announcements import Announced
 from service.store.exposures import Shown
 from service.store.history_codec import History
 from service.store.lists import RankedItems
+from service.store.serving_reports import ServingReport
 
 # Wednesday, 2026-01-14 12:00 UTC.
 NOON_MS = 1_768_392_000_000
@@ -172,6 +175,75 @@ class FakeCounters:
         if self.down:
             raise StoreUnavailable("the fake store is down")
         return self.ranked[:limit]
+
+
+class FakeAnnouncements:
+    """A ModelAnnouncements in memory, which several applications may share; `down` as above.
+
+    It passes the suite of `tests/integration/store/test_announcements.py`, as the real one does.
+    """
+
+    def __init__(self, announced: Announced | None = None) -> None:
+        self.announced = announced
+        self.down = False
+
+    async def read(self) -> Announced | None:
+        """Return what is announced."""
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+        return self.announced
+
+    async def announce(self, version: str, now_ms: int) -> Announced:
+        """Announce a version."""
+        await self.give_up(version)
+        before = self.announced or Announced("", "", "", 0)
+        if before.active != version:
+            before = replace(before, active=version, previous=before.active, changed_at_ms=now_ms)
+        self.announced = before
+        return before
+
+    async def prepare(self, version: str, now_ms: int) -> None:
+        """Note that a version will be announced."""
+        before = await self.read() or Announced("", "", "", 0)
+        self.announced = replace(before, preparing=version, preparing_at_ms=now_ms)
+
+    async def give_up(self, version: str) -> None:
+        """Note that it will not."""
+        before = await self.read()
+        if before is not None and before.preparing == version:
+            self.announced = replace(before, preparing="", preparing_at_ms=0)
+
+    async def announce_pointer(self, version: str, now_ms: int) -> Announced:
+        """Announce a version unless CURRENT named it already."""
+        before = await self.read() or Announced("", "", "", 0)
+        if before.pointer == version:
+            return before
+        self.announced = replace(before, pointer=version)
+        return await self.announce(version, now_ms)
+
+    async def announce_first(self, version: str, pointer: str, now_ms: int) -> Announced:
+        """Announce a version if none is."""
+        before = await self.read()
+        if before is None:
+            self.announced = before = Announced(version, "", pointer, now_ms)
+        return before
+
+
+class FakeReports:
+    """A ServingReports in memory that forgets nobody; `down` as above."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, ServingReport] = {}
+        self.num_calls = 0
+        self.down = False
+
+    async def report(self, said: ServingReport) -> list[ServingReport]:
+        """Keep a report; return all, by process."""
+        if self.down:
+            raise StoreUnavailable("the fake store is down")
+        self.num_calls += 1
+        self.last[said.process] = said
+        return [self.last[process] for process in sorted(self.last)]
 
 
 def history_of(events: Sequence[Event], left: Sequence[Event] = ()) -> History:

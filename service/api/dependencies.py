@@ -10,6 +10,8 @@ from service.blend import Blend
 from service.contract.events import Event
 from service.exposures import Exposures
 from service.metrics import Metrics
+from service.models import ModelRegistry
+from service.presence import Presence
 from service.problems import Problem
 from service.recommender import Recommender
 
@@ -31,13 +33,14 @@ class Services:
     """What the lifespan built, for one running application."""
 
     recommender: Recommender
+    models: ModelRegistry
+    presence: Presence
     history: EventStore
     exposures: Exposures
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int
     blends: Mapping[str, Blend]
-    model_version: str
 
     def latest_event_ms(self) -> int:
         """Return the latest time that an event may have: now, and what clocks differ by."""
@@ -57,6 +60,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of an endpoint's problem responses."""
     what = {
         400: "The body is no JSON",
+        404: "There is no such model; `detail` lists those that there are",
+        409: "The model cannot be served, or there is none before it; nothing was changed",
         410: "The cursor's list is gone; ask for the first page again",
         413: "The body is too large",
         422: "A field is wrong; `errors` says which, and the fix",

@@ -38,12 +38,14 @@ class Health(Readiness):
                     "status": "not-ready",
                     "reasons": ["redis: Redis did not do 'ping': ConnectionError"],
                     "model_version": "3f9a1c0d5e7b2a48",
+                    "model_problems": [],
                     "redis": "unavailable",
                 }
             ]
         }
     )
     model_version: str
+    model_problems: list[str]
     redis: Literal["ok", "unavailable"]
 
 
@@ -75,14 +77,17 @@ async def metrics(services: ServicesDep) -> Response:
 
 async def check_health(services: Services, response: Response) -> Health:
     """Ask Redis, and set the status of the response; without a bundle there are no services."""
+    reasons: list[str] = []
     try:
         await services.history.ping()
     except ServiceError as exc:
         response.status_code = NOT_READY_STATUS
-        return Health(
-            status="not-ready",
-            reasons=[f"redis: {exc}"],
-            model_version=services.model_version,
-            redis="unavailable",
-        )
-    return Health(status="ready", reasons=[], model_version=services.model_version, redis="ok")
+        reasons.append(f"redis: {exc}")
+    # A process that cannot follow to another model still answers well with the one it has.
+    return Health(
+        status="not-ready" if reasons else "ready",
+        reasons=reasons,
+        model_version=services.models.serving,
+        model_problems=list(services.models.problems),
+        redis="unavailable" if reasons else "ok",
+    )

@@ -20,6 +20,12 @@ COUNTER_MAX_ITEMS = 5_000
 
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
+# Hash of the announced model, its fields in `announcements.FIELDS`; six of them, no
+# time to live: a version that is forgotten would come back as another after a restart.
+MODEL_KEY = "sojourn:model1"
+# Hash by process of what it serves; whoever is silent for so long is dropped by the next report.
+SERVING_KEY = "sojourn:serving1"
+SERVING_TTL_S = 15
 
 # What was shown to a user is remembered this long; an answer, for the events that it leads to.
 SHOWN_TTL_S = 7 * SECONDS_PER_DAY

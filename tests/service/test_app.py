@@ -11,13 +11,13 @@ from service.contract.events import EVENT_TYPES
 from service.errors import BundleRefused
 from tests.builders import DAY_MS, event_json
 from tests.clients import client_of, recommended
-from tests.fakes import FakeClock, FakeCounters, fake_stores
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, fake_stores
 
 
 async def test_a_bad_bundle_fails_the_start(tmp_path: Path) -> None:
     """A process that cannot serve must not look like one that can."""
     settings = Settings(bundle_path=tmp_path)
-    app = create_app(settings, **fake_stores())
+    app = create_app(settings, **fake_stores(), announcements=FakeAnnouncements())
     with pytest.raises(BundleRefused):
         async with client_of(app):
             pass

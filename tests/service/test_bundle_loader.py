@@ -192,3 +192,19 @@ def test_event_types_that_the_bundle_lacks_have_index_0(tmp_path: Path) -> None:
     loaded = load_bundle(make_bundle(tmp_path))
     assert manifest()["event_types"] == ["view", "purchase"]
     assert loaded.type_indices.tolist() == [0, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"something else"])
+@pytest.mark.parametrize("name", contract.BUNDLE_FILES)
+def test_a_file_of_another_kind_is_refused_although_its_hash_is_right(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    """Such a bundle was made wrong, and a service that only tries it must go on."""
+    folder = make_bundle(tmp_path, change_files=lambda path: write(path / name, content))
+    with pytest.raises(BundleRefused):
+        load_bundle(folder)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put something else in a file's place."""
+    path.write_bytes(content)

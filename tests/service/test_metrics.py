@@ -17,6 +17,7 @@ for _ in range(int(sys.argv[1])):
     metrics.request_seconds.labels("/v1/events", "POST", "202").observe(0.002)
     metrics.queue("ranker").batch_size.observe(2)
 metrics.unhandled_errors.inc()
+metrics.model_behind.set(1)
 metrics.set_bundle("0" * 16, "old")
 metrics.set_bundle("1" * 16, "tiny")
 sys.stdout.write(metrics.render()[0].decode())
@@ -55,13 +56,22 @@ def test_a_scrape_of_one_worker_sums_all_workers() -> None:
     assert scraped["sojourn_unhandled_errors_total"] == 2
 
 
+def test_a_worker_that_is_gone_is_behind_no_more() -> None:
+    """Its counts stay, but it cannot serve a wrong model."""
+    with shared_between_workers():
+        run_worker(0)
+        assert run_worker(0)["sojourn_model_behind"] == 1
+
+
 def test_the_bundle_is_told_once_however_many_workers_serve_it() -> None:
     """Two workers with one bundle are one bundle: 1, without a process id."""
     with shared_between_workers():
         run_worker(0)
         scraped = run_worker(0)
     assert scraped[f'sojourn_bundle_info{{name="tiny",version="{"1" * 16}"}}'] == 1
-    assert scraped[f'sojourn_bundle_info{{name="old",version="{"0" * 16}"}}'] == 0
+    assert [name for name in scraped if name.startswith("sojourn_bundle_info")] == [
+        f'sojourn_bundle_info{{name="tiny",version="{"1" * 16}"}}'
+    ]
     assert not [name for name in scraped if "pid=" in name]
 
 
@@ -87,13 +97,13 @@ def test_two_sets_of_metrics_do_not_share_numbers() -> None:
 
 
 def test_a_new_bundle_takes_over_from_the_old() -> None:
-    """Exactly one bundle is at 1, so a dashboard can show it."""
+    """Exactly one bundle is shown, so a dashboard can name it."""
     metrics = Metrics()
     metrics.set_bundle("a" * 16, "monday")
     metrics.set_bundle("b" * 16, "tuesday")
     text, content_type = metrics.render()
     shown = samples(text.decode())
-    assert shown[f'sojourn_bundle_info{{name="monday",version="{"a" * 16}"}}'] == 0
+    assert f'sojourn_bundle_info{{name="monday",version="{"a" * 16}"}}' not in shown
     assert shown[f'sojourn_bundle_info{{name="tuesday",version="{"b" * 16}"}}'] == 1
     assert content_type.startswith("text/plain")
 

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import threading
 import weakref
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -81,3 +82,4 @@ async def test_what_a_replaced_model_held_is_let_go(tmp_path: Path, bundle: Load
     await slot.close()
     gc.collect()
     assert [reference() for reference in held] == [None, None, None]
+    assert not [one for one in threading.enumerate() if one.name.startswith("ranker")]

@@ -5,10 +5,12 @@ from structlog.testing import capture_logs
 
 from service.config import Settings
 from service.metrics import Metrics
+from service.store.announcements import ModelAnnouncements
 from service.store.client import RedisClient, connect
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
+from service.store.serving_reports import ServingReport, ServingReports
 from tests.fakes import NOON_MS
 from tests.integration.store.builders import event, store_at
 
@@ -75,6 +77,13 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
             await store.ping()
         settings = Settings(redis_url=url)
         client = connect(settings)
+        announcements = ModelAnnouncements(client, Metrics())
+        assert (await announcements.announce_first("a", "a", 1)).active == "a"
+        await announcements.prepare("b", 2)
+        assert (await announcements.announce("b", 2)).previous == "a"
+        assert await announcements.read() is not None
+        said = ServingReport("one", "b", False, NOON_MS)
+        assert await ServingReports(client, Metrics()).report(said) == [said]
         popular = await CounterStore(client, settings, Metrics()).popular(NOON_MS, 10)
         assert len(popular) == 3
         await client.aclose()

@@ -1,0 +1,148 @@
+"""The part of the composition root that builds what serves and switches models."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from service.bundle_folder import BundleFolder
+from service.bundle_loader import LoadedBundle, load_bundle
+from service.config import Settings
+from service.errors import StoreUnavailable
+from service.fallback import LivePopularity, PopularCounts
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.model_loader import ModelLoader
+from service.models import Announcements, ModelRegistry
+from service.periodic import repeating
+from service.presence import Presence, Reports
+from service.serving_model import ModelSlot, ServingModel, open_model
+from service.starting import first_bundle
+from service.store.announcements import Announced, ModelAnnouncements
+from service.store.client import connect
+from service.store.serving_reports import ServingReports
+
+Clock = Callable[[], int]
+# How often the file CURRENT is looked at.
+WATCH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStores:
+    """What processes tell each other about models; None where there is one bundle only."""
+
+    announcements: Announcements | None = None
+    reports: Reports | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """The model of the moment, what switches it, and what says so to the others."""
+
+    slot: ModelSlot
+    registry: ModelRegistry
+    presence: Presence
+
+
+async def load_first(
+    settings: Settings, announcements: Announcements | None = None
+) -> LoadedBundle:
+    """Load the bundle to start with: the announced one, or what CURRENT names if that is later.
+
+    While Redis cannot be asked it is what CURRENT names. Raises BundleRefused.
+    """
+    folder = BundleFolder(settings.bundle_path)
+    announced: Announced | None = None
+    if not folder.holds_one():
+        async with AsyncExitStack() as stack:
+            stores = _stores(stack, settings, Metrics(), ModelStores(announcements))
+            try:
+                announced = await stores.announcements.read() if stores.announcements else None
+            except StoreUnavailable as exc:
+                get_logger(__name__).warning("announced model unknown", reason=str(exc))
+    return await asyncio.to_thread(first_bundle, folder, announced, partial(_load, settings))
+
+
+async def build_models(
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    bundle: LoadedBundle,
+    counts: PopularCounts,
+    given: ModelStores,
+    clock: Clock,
+) -> ModelParts:
+    """Serve a bundle, and begin to follow, watch and report until the stack ends.
+
+    A bundle from outside the folder of the settings is the only one.
+    """
+    is_of_folder = bundle.path.parent == settings.bundle_path
+    folder = BundleFolder(settings.bundle_path if is_of_folder else bundle.path)
+    stores = ModelStores() if folder.holds_one() else _stores(stack, settings, metrics, given)
+    live = LivePopularity(counts, bundle.vocabulary, clock)
+    slot = ModelSlot(*open_model(bundle, live, settings, metrics))
+    stack.push_async_callback(slot.close)
+    registry = ModelRegistry(
+        folder=folder,
+        announcements=stores.announcements,
+        slot=slot,
+        loader=ModelLoader(folder, partial(_load, settings), metrics),
+        open_model=partial(_open_next, settings, metrics),
+        metrics=metrics,
+        clock=clock,
+    )
+    parts = ModelParts(slot, registry, Presence(_own_name(), registry, stores.reports, clock))
+    await _begin(stack, settings, metrics, parts)
+    return parts
+
+
+def _load(settings: Settings, path: Path) -> LoadedBundle:
+    return load_bundle(path, num_threads=settings.onnx_threads)
+
+
+def _open_next(
+    settings: Settings, metrics: Metrics, bundle: LoadedBundle, before: ServingModel
+) -> tuple[ServingModel, AsyncExitStack]:
+    live = before.live.for_vocabulary(bundle.vocabulary)
+    return open_model(bundle, live, settings, metrics)
+
+
+def _stores(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: ModelStores
+) -> ModelStores:
+    """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
+    if given.announcements is not None:
+        return given
+    # A client of its own: a burst of requests must not take the connection of the poll.
+    client = connect(settings)
+    stack.push_async_callback(client.aclose)
+    return ModelStores(ModelAnnouncements(client, metrics), ServingReports(client, metrics))
+
+
+def _own_name() -> str:
+    # Processes of different containers may share a host's name and a process id.
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+async def _begin(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, parts: ModelParts
+) -> None:
+    async def refresh() -> None:
+        await parts.slot.current.live.refresh()
+
+    poll_s = settings.model_poll_ms / 1000
+    work = [
+        ("refresh popularity", refresh, settings.popularity_refresh_s),
+        ("follow models", parts.registry.follow, poll_s),
+        ("report model", parts.presence.report, poll_s),
+    ]
+    if settings.watch_bundles:
+        work.append(("watch bundles", parts.registry.watch, WATCH_S))
+    for name, action, every_s in work:
+        await stack.enter_async_context(repeating(name, action, every_s=every_s, metrics=metrics))

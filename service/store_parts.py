@@ -1,0 +1,77 @@
+"""The part of the composition root that builds what keeps data."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.answering import ListKeeper
+from service.config import Settings
+from service.contract.events import Event
+from service.exposures import ExposureRecords
+from service.fallback import PopularCounts
+from service.metrics import Metrics
+from service.store.client import connect
+from service.store.counters import CounterStore
+from service.store.exposures import ExposureStore
+from service.store.history import History, HistoryStore
+from service.store.lists import ListStore
+
+
+class EventHistory(Protocol):
+    """The store of histories, as the service uses it; see `HistoryStore`."""
+
+    async def append(self, events: Sequence[Event]) -> list[bool]:
+        """Store events; True for each that is new."""
+        ...
+
+    async def read(self, user_id: str) -> History:
+        """Return all that is stored of a user."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GivenStores:
+    """The stores that a caller brings; None are built from the settings."""
+
+    history: EventHistory | None = None
+    counters: PopularCounts | None = None
+    exposures: ExposureRecords | None = None
+    lists: ListKeeper | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Every store of the service."""
+
+    history: EventHistory
+    counters: PopularCounts
+    exposures: ExposureRecords
+    lists: ListKeeper
+
+
+def open_stores(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: GivenStores
+) -> Stores:
+    """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
+    history, exposures = given.history, given.exposures
+    if history and given.counters and exposures and given.lists:
+        return Stores(history, given.counters, exposures, given.lists)
+    client = connect(settings)
+    stack.push_async_callback(client.aclose)
+    if history is None:
+        history = own_history = HistoryStore(client, settings, metrics)
+        stack.push_async_callback(own_history.close)
+    if exposures is None:
+        exposures = own_exposures = ExposureStore(client, settings, metrics)
+        stack.push_async_callback(own_exposures.close)
+    return Stores(
+        history=history,
+        counters=given.counters or CounterStore(client, settings, metrics),
+        exposures=exposures,
+        lists=given.lists or ListStore(client, settings, metrics),
+    )
