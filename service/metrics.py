@@ -24,7 +24,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
-REDIS_OPERATIONS = ("append", "ping", "popular", "prepare", "read")
+REDIS_OPERATIONS = ("append", "ping", "popular", "prepare", "read", "token")
+REFUSALS = (
+    "attempts", "concurrency", "expired-key", "no-key", "rate", "scope", "unknown-key",
+)  # fmt: skip
+KEY_RELOADS = ("ok", "refused")
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -65,6 +69,16 @@ class Metrics:
         self.redis_errors = self._counter("redis_errors", "Redis calls that failed.", "operation")
         for operation in REDIS_OPERATIONS:
             self.redis_errors.labels(operation)
+        self.refused = self._counter(
+            "refused_requests", "Requests refused before any work, by why.", "reason"
+        )
+        self.key_reloads = self._counter(
+            "key_reloads", "Changes of the file of keys, by what became of them.", "result"
+        )
+        for reason in REFUSALS:
+            self.refused.labels(reason)
+        for result in KEY_RELOADS:
+            self.key_reloads.labels(result)
         self.unhandled_errors = self._counter("unhandled_errors", "Requests that met a bug.")
         self.bundle_info = Gauge(
             "sojourn_bundle_info",
