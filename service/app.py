@@ -8,14 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TypedDict
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service.api import events, health, page, recommend
-from service.api.dependencies import Services
+from service.api.dependencies import SAME_ROUTE, Services
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.events import Event
-from service.errors import BundleRefused, ServiceError
+from service.errors import BundleRefused, KeysRefused, ServiceError
 from service.fallback import LivePopularity, PopularCounts
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
@@ -23,13 +24,32 @@ from service.middleware import BodyLimitMiddleware, RequestMiddleware
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
 from service.recommender import Ranked, RankingThread, RankJob, Recommender
+from service.security.addresses import ClientAddresses
+from service.security.gate import Gate, Limits
+from service.security.keys import read_key_file
+from service.security.limits import SharedTokens, Tokens
+from service.security.middleware import (
+    ConcurrencyMiddleware,
+    GuardMiddleware,
+    SecurityHeadersMiddleware,
+)
+from service.security.openapi import add_security
+from service.security.ring import KeyRing
+from service.security.scopes import AccessTable
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.history import History, HistoryStore, system_now_ms
+from service.store.tokens import TokenStore
 
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
 STARTUP_FAILURE = 3
+
+CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID")
+CORS_ANSWER_HEADERS = (
+    "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID",
+)  # fmt: skip
 
 DESCRIPTION = (
     "Recommendations from where and when people act. Post an event, and the next answer knows it. "
@@ -54,7 +74,9 @@ class EventHistory(Protocol):
 
 
 class ServiceApi(FastAPI):
-    """FastAPI whose description says that errors are problems and nothing else."""
+    """FastAPI whose description says that errors are problems, and which scopes are asked for."""
+
+    asks_for_keys = False
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; the framework would add plain JSON to every error."""
@@ -65,6 +87,8 @@ class ServiceApi(FastAPI):
                     content = response.get("content", {})
                     if PROBLEM_MEDIA_TYPE in content:
                         content.pop("application/json", None)
+        if self.asks_for_keys:
+            add_security(document)
         return document
 
 
@@ -72,6 +96,7 @@ class LifespanState(TypedDict):
     """What requests find in `request.state`."""
 
     services: Services
+    gate: Gate | None
 
 
 def create_app(
@@ -80,12 +105,13 @@ def create_app(
     history: EventHistory | None = None,
     counters: PopularCounts | None = None,
     bundle: LoadedBundle | None = None,
+    tokens: SharedTokens | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
     """Assemble the application; parts that are not given are built from the settings.
 
     Raises nothing for a Redis that is down: the service starts, answers degraded, and is ready
-    once Redis is. A bundle that is refused fails the start.
+    once Redis is. A bundle or a file of keys that is refused fails the start.
     """
     metrics = Metrics()
 
@@ -99,19 +125,44 @@ def create_app(
             yield {
                 "services": _services(
                     stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=clock
-                )
+                ),
+                "gate": _gate(stack, settings, metrics, tokens, clock or system_now_ms),
             }
 
+    has_keys = settings.keys_file is not None
     app = ServiceApi(
-        title="Sojourn", version=_own_version(), description=DESCRIPTION, lifespan=lifespan
+        title="Sojourn",
+        version=_own_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        dependencies=[SAME_ROUTE] if has_keys else [],
     )
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.asks_for_keys = has_keys
+    _add_middleware(app, settings, metrics)
     register_problem_handlers(app)
     for part in (recommend, events, health, page):
         app.include_router(part.router)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add what every request passes; the last one added is the outermost."""
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    if settings.keys_file is not None:
+        app.add_middleware(GuardMiddleware, table=AccessTable())
+    limit = settings.max_concurrency
+    app.add_middleware(ConcurrencyMiddleware, max_concurrency=limit, metrics=metrics)
+    if settings.cors_origins:
+        # Outside the guard: a browser asks before it sends the key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(SecurityHeadersMiddleware)
 
 
 def create_app_from_environment() -> FastAPI:
@@ -124,9 +175,11 @@ def create_app_from_environment() -> FastAPI:
         user_key=settings.log_user_key.get_secret_value(),
     )
     try:
+        if settings.keys_file is not None:
+            read_key_file(settings.keys_file)
         bundle = _load_bundle(settings)
-    except BundleRefused as exc:
-        get_logger(__name__).error("bundle refused", reason=str(exc))
+    except (BundleRefused, KeysRefused) as exc:
+        get_logger(__name__).error(exc.title.lower(), reason=str(exc))
         sys.exit(STARTUP_FAILURE)
     return create_app(settings, bundle=bundle)
 
@@ -159,6 +212,34 @@ def _stores(
         history = own = HistoryStore(client, settings, metrics)
         stack.push_async_callback(own.close)
     return history, counters or CounterStore(client, settings, metrics)
+
+
+def _gate(
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    tokens: SharedTokens | None,
+    clock: Clock,
+) -> Gate | None:
+    """Return what asks for keys, None if there is no file of them; raises KeysRefused."""
+    if settings.keys_file is None:
+        return None
+    ring = KeyRing(settings.keys_file, metrics, clock)
+    if tokens is None and settings.redis_url is not None:
+        client = connect(settings)
+        stack.push_async_callback(client.aclose)
+        tokens = own = TokenStore(client, settings, metrics)
+        stack.push_async_callback(own.close)
+    return Gate(
+        ring,
+        Tokens(tokens, clock),
+        limits=Limits(
+            settings.rate_limit_per_s, settings.rate_limit_burst, settings.auth_failures_per_min
+        ),
+        addresses=ClientAddresses(settings.trusted_proxies),
+        metrics=metrics,
+        clock=clock,
+    )
 
 
 def _services(
