@@ -51,6 +51,8 @@ USER 10001:10001
 ENV SOJOURN_HOST=0.0.0.0 \
     SOJOURN_PORT=8000 \
     SOJOURN_BUNDLE=/bundles
+# Without keys it will not serve at that address: give SOJOURN_KEYS_FILE, or SOJOURN_ALLOW_OPEN=true
+# if whatever publishes the port decides who may call.
 EXPOSE 8000
 # http.client takes no proxy from the environment, which urllib would ask for localhost too.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

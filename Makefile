@@ -11,7 +11,7 @@ SOURCES := service training tests benchmarks deploy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench compose format constraints clean
+.PHONY: help setup demo test lint check bench compose format constraints audit sbom clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,12 @@ constraints: $(READY)  ## write constraints.txt from what is installed
 	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
+audit: $(READY)  ## ask whether anything that serves has a known vulnerability; needs a network
+	$(BIN)/python deploy/audit.py audit
+
+sbom: $(READY)  ## list all that serves, as CycloneDX in build/sbom.json
+	$(BIN)/python deploy/audit.py sbom
+
 clean:  ## remove the environment and every cache; data, runs and bundles stay
-	rm -rf $(VENV) .stamps .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .stamps build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,14 +15,20 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from service import key_commands
 from service.config import Settings
 from service.errors import ServiceError
 from service.logs import configure_logs
 from service.metrics import shared_between_workers
+from service.security.addresses import is_loopback
+from service.security.keys import read_key_file
 from service.store.embedded import EmbeddedValkey
 
 APP_FACTORY = "service.app:create_app_from_environment"
-SECRET_SETTINGS = frozenset({"redis_url", "log_user_key"})
+REDIS_CREDENTIALS = tuple(
+    f"SOJOURN_REDIS_{part}" for part in ("USERNAME", "PASSWORD", "CA_FILE", "CERT_FILE", "KEY_FILE")
+)
+SECRET_SETTINGS = frozenset({"redis_url", "redis_password", "log_user_key"})
 
 cli = typer.Typer(
     help="Sojourn's recommendation service.",
@@ -30,6 +36,9 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+cli.add_typer(key_commands.cli, name="keys")
 
 
 @cli.callback()
@@ -58,6 +67,12 @@ def run(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the embedded Valkey keeps histories.")
     ] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="API keys to ask for; `keys create` makes the file.")
+    ] = None,
+    allow_open: Annotated[
+        bool, typer.Option("--allow-open", help="Serve others than this machine without keys.")
+    ] = False,
 ) -> None:
     """Serve a bundle; every option is also a SOJOURN_* variable, and the option wins.
 
@@ -72,18 +87,16 @@ def run(
         "port": port,
         "workers": workers,
         "data_dir": data_dir,
+        "keys_file": keys_file,
+        "allow_open": allow_open or None,
     }
     settings = _settings({name: value for name, value in given.items() if value is not None})
     configure_logs(level=settings.log_level, as_json=settings.log_json)
     _end_cleanly_on_sigterm()
+    _check_who_may_call(settings)
     _check_address(settings)
     try:
-        with ExitStack() as stack:
-            redis_url = None if embedded else settings.redis_url
-            if redis_url is None:
-                redis_url = stack.enter_context(EmbeddedValkey(settings.data_dir)).url
-            stack.enter_context(_worker_environment(settings, redis_url))
-            _serve(settings.model_copy(update={"redis_url": redis_url}))
+        _run(settings, embedded=embedded)
     except ServiceError as exc:
         _fail(str(exc))
 
@@ -93,6 +106,17 @@ def main() -> None:
     cli()
 
 
+def _run(settings: Settings, *, embedded: bool) -> None:
+    if settings.keys_file is not None:
+        read_key_file(settings.keys_file)
+    with ExitStack() as stack:
+        redis_url = None if embedded else settings.redis_url
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedValkey(settings.data_dir)).url
+        stack.enter_context(_worker_environment(settings, redis_url))
+        _serve(settings.model_copy(update={"redis_url": redis_url}))
+
+
 def _settings(given: dict[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # validated by the class
@@ -100,8 +124,10 @@ def _settings(given: dict[str, object]) -> Settings:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         # A Redis URL may hold a password, and whoever mistypes it must not find it in a log.
-        shown = "" if where in SECRET_SETTINGS else f", not {str(first['input'])[:80]!r}"
-        _fail(f"{where}: {first['msg']}{shown}")
+        # What is wrong with several settings at once has all of them as its input.
+        is_shown = where and where not in SECRET_SETTINGS
+        shown = f", not {str(first['input'])[:80]!r}" if is_shown else ""
+        _fail(f"{where or 'settings'}: {first['msg']}{shown}")
 
 
 @contextmanager
@@ -114,7 +140,12 @@ def _worker_environment(settings: Settings, redis_url: str) -> Iterator[None]:
         "SOJOURN_HOST": settings.host,
         "SOJOURN_PORT": str(settings.port),
         "SOJOURN_WORKERS": str(settings.workers),
+        "SOJOURN_KEYS_FILE": str(settings.keys_file or ""),
     }
+    if redis_url != settings.redis_url:
+        # The embedded server takes whoever reaches its private socket, and refuses passwords.
+        for name in REDIS_CREDENTIALS:
+            os.environ.pop(name, None)
     # NumPy's products would start a thread for every core of the machine, container or not.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -141,7 +172,21 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # On by default for callers of this machine, who could then come from any address; our own
+        # reading of the header asks whom the operator trusts.
+        proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
+    )
+
+
+def _check_who_may_call(settings: Settings) -> None:
+    """Refuse to let the network in without keys, unless told that something else asks for them."""
+    if settings.keys_file is not None or settings.allow_open or is_loopback(settings.host):
+        return
+    _fail(
+        f"host: {settings.host} is reached by others than this machine, and no key is asked for; "
+        "give keys with --keys-file (SOJOURN_KEYS_FILE), made by `keys create`, or, if something "
+        "before the service decides who may call, say --allow-open (SOJOURN_ALLOW_OPEN=true)"
     )
 
 

@@ -10,15 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service.answering import Answers, ListKeeper
 from service.api import events, health, models, page, recommend
-from service.api.dependencies import Services
+from service.api.dependencies import SAME_ROUTE, Services
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
-from service.errors import BundleRefused
+from service.errors import BundleRefused, KeysRefused
 from service.exposures import ExposureRecords, Exposures
 from service.fallback import PopularCounts
+from service.gate_parts import open_gate
 from service.logs import configure_logs, get_logger
 from service.metrics import Metrics
 from service.middleware import BodyLimitMiddleware, RequestMiddleware
@@ -28,6 +30,16 @@ from service.presence import Reports
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import register_problem_handlers
 from service.recommender import Recommender
+from service.security.gate import Gate
+from service.security.keys import read_key_file
+from service.security.limits import SharedTokens
+from service.security.middleware import (
+    ConcurrencyMiddleware,
+    GuardMiddleware,
+    SecurityHeadersMiddleware,
+)
+from service.security.openapi import add_security
+from service.security.scopes import AccessTable
 from service.serving_model import ModelSlot
 from service.store.history import system_now_ms
 from service.store.keys import new_recommendation_id
@@ -37,6 +49,12 @@ Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
 STARTUP_FAILURE = 3
 
+CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID")
+CORS_ANSWER_HEADERS = (
+    "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID",
+)  # fmt: skip
+
 DESCRIPTION = (
     "Recommendations from where and when people act. Post an event, and the next answer knows it. "
     "Errors are `application/problem+json`, and no input of a client is answered with a 500."
@@ -44,7 +62,9 @@ DESCRIPTION = (
 
 
 class ServiceApi(FastAPI):
-    """FastAPI whose description says that errors are problems and nothing else."""
+    """FastAPI whose description says that errors are problems, and which scopes are asked for."""
+
+    asks_for_keys = False
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; the framework would add plain JSON to every error."""
@@ -55,6 +75,8 @@ class ServiceApi(FastAPI):
                     content = response.get("content", {})
                     if PROBLEM_MEDIA_TYPE in content:
                         content.pop("application/json", None)
+        if self.asks_for_keys:
+            add_security(document)
         return document
 
 
@@ -62,6 +84,7 @@ class LifespanState(TypedDict):
     """What requests find in `request.state`."""
 
     services: Services
+    gate: Gate | None
 
 
 def create_app(
@@ -74,12 +97,13 @@ def create_app(
     announcements: Announcements | None = None,
     reports: Reports | None = None,
     bundle: LoadedBundle | None = None,
+    tokens: SharedTokens | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
     """Assemble the application; parts that are not given are built from the settings.
 
     Raises nothing for a Redis that is down: the service starts, answers degraded, and is ready
-    once Redis is. A bundle that is refused fails the start.
+    once Redis is. A bundle or a file of keys that is refused fails the start.
     """
     metrics = Metrics()
 
@@ -95,18 +119,43 @@ def create_app(
                 given_models=ModelStores(announcements, reports),
                 clock=clock or system_now_ms,
             )
-            yield {"services": services}
+            gate = open_gate(stack, settings, metrics, tokens, clock or system_now_ms)
+            yield {"services": services, "gate": gate}
 
+    has_keys = settings.keys_file is not None
     app = ServiceApi(
-        title="Sojourn", version=_own_version(), description=DESCRIPTION, lifespan=lifespan
+        title="Sojourn",
+        version=_own_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        dependencies=[SAME_ROUTE] if has_keys else [],
     )
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.asks_for_keys = has_keys
+    _add_middleware(app, settings, metrics)
     register_problem_handlers(app)
     for part in (recommend, events, models, health, page):
         app.include_router(part.router)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """Add what every request passes; the last one added is the outermost."""
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    if settings.keys_file is not None:
+        app.add_middleware(GuardMiddleware, table=AccessTable())
+    limit = settings.max_concurrency
+    app.add_middleware(ConcurrencyMiddleware, max_concurrency=limit, metrics=metrics)
+    if settings.cors_origins:
+        # Outside the guard: a browser asks before it sends the key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(SecurityHeadersMiddleware)
 
 
 def create_app_from_environment() -> FastAPI:
@@ -119,11 +168,13 @@ def create_app_from_environment() -> FastAPI:
         user_key=settings.log_user_key.get_secret_value(),
     )
     try:
+        if settings.keys_file is not None:
+            read_key_file(settings.keys_file)
         # The server's loop runs already, and this function may not wait in it.
         with ThreadPoolExecutor(max_workers=1) as thread:
             bundle = thread.submit(asyncio.run, load_first(settings)).result()
-    except BundleRefused as exc:
-        get_logger(__name__).error("bundle refused", reason=str(exc))
+    except (BundleRefused, KeysRefused) as exc:
+        get_logger(__name__).error(exc.title.lower(), reason=str(exc))
         sys.exit(STARTUP_FAILURE)
     return create_app(settings, bundle=bundle)
 

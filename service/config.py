@@ -1,9 +1,11 @@
 """Settings: from the environment, units in the names, validated once at start."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.blend import Blend
@@ -21,7 +23,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SOJOURN_", frozen=True, extra="forbid", validate_by_name=True
+        env_prefix="SOJOURN_",
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     # A bundle, or a directory whose CURRENT file names one; `SOJOURN_BUNDLE` in the environment.
@@ -60,6 +66,21 @@ class Settings(BaseSettings):
     default_tz_offset_min: int = Field(default=0, ge=-18 * 60, le=18 * 60)
     shutdown_grace_s: float = Field(default=10.0, ge=0)
 
+    # Who may call, and how often: docs/security.md. No file of keys leaves the service open.
+    keys_file: Path | None = None
+    allow_open: bool = False
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    auth_failures_per_min: int = Field(default=20, ge=1, le=100_000)
+    rate_limit_per_s: float = Field(default=0.0, ge=0, le=1_000_000)
+    rate_limit_burst: int = Field(default=50, ge=1, le=1_000_000)
+    max_concurrency: int = Field(default=2_000, ge=1)
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    redis_username: str | None = None
+    redis_password: SecretStr | None = None
+    redis_ca_file: Path | None = None
+    redis_cert_file: Path | None = None
+    redis_key_file: Path | None = None
+
     log_level: Annotated[Literal["debug", "info", "warning", "error"], NoDecode] = "info"
     log_json: bool = True
     log_user_ids: bool = False
@@ -80,3 +101,54 @@ class Settings(BaseSettings):
         if not value.startswith(REDIS_SCHEMES):
             raise ValueError(f"must start with one of {', '.join(REDIS_SCHEMES)}")
         return value
+
+    @field_validator(
+        "keys_file",
+        "redis_username",
+        "redis_password",
+        "redis_ca_file",
+        "redis_cert_file",
+        "redis_key_file",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ip_network(part)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Take what browsers send, `https://shop.example`; a path would never match."""
+        for part in value:
+            origin = urlsplit(part)
+            if part != "*" and part != f"{origin.scheme}://{origin.netloc}".lower():
+                raise ValueError(f"{part!r} is no origin; write https://host or https://host:port")
+        return value
+
+    @model_validator(mode="after")
+    def _have_what_they_need(self) -> "Settings":
+        """Refuse a setting that would silently do nothing."""
+        if self.rate_limit_per_s and self.keys_file is None:
+            raise ValueError("rate_limit_per_s is per key and needs keys_file")
+        if (self.redis_username or self.redis_password) and self.redis_url is None:
+            raise ValueError("redis_username and redis_password need redis_url")
+        tls_files = (self.redis_ca_file, self.redis_cert_file, self.redis_key_file)
+        if any(tls_files) and not (self.redis_url or "").startswith("rediss://"):
+            raise ValueError("redis_ca_file, redis_cert_file and redis_key_file need rediss://")
+        if (self.redis_cert_file is None) != (self.redis_key_file is None):
+            raise ValueError("redis_cert_file and redis_key_file need each other")
+        return self

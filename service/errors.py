@@ -133,3 +133,46 @@ class BodyTooLarge(ServiceError):
     status = 413
     slug = "body-too-large"
     title = "Body too large"
+
+
+class KeysRefused(ServiceError):
+    """The file of API keys cannot be read, is open to others, or says something impossible."""
+
+    status = 503
+    slug = "keys-refused"
+    title = "Keys refused"
+
+
+class Unauthenticated(ServiceError):
+    """The call came without a key, or with one that does not count."""
+
+    status = 401
+    slug = "unauthenticated"
+    title = "Unauthenticated"
+
+
+class Forbidden(ServiceError):
+    """The key is right and may not do this."""
+
+    status = 403
+    slug = "forbidden"
+    title = "Forbidden"
+
+
+class TooManyRequests(ServiceError):
+    """The key has used up what it may ask in this time."""
+
+    status = 429
+    slug = "rate-limited"
+    title = "Rate limited"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyAttempts(TooManyRequests):
+    """An address has sent too many wrong keys."""
+
+    slug = "too-many-attempts"
+    title = "Too many attempts"

@@ -30,9 +30,13 @@ BUNDLE_INFO = "sojourn_bundle_info"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
 REDIS_OPERATIONS = (
     "append", "attribute", "expose", "list-load", "list-save", "models", "ping", "popular",
-    "prepare", "read", "shown",
+    "prepare", "read", "shown", "token",
 )  # fmt: skip
 MODEL_LOAD_RESULTS = ("loaded", "refused")
+REFUSALS = (
+    "attempts", "concurrency", "expired-key", "no-key", "rate", "scope", "unknown-key",
+)  # fmt: skip
+KEY_RELOADS = ("ok", "refused")
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -60,10 +64,21 @@ class Metrics:
             buckets=REQUEST_BUCKETS_S,
             registry=registry,
         )
-        self.events = self._counter("events", "Events posted, by what became of them.", "status")
-        for status in EVENT_STATUSES:
-            # There from the start: a rate over a series that appears late misses its first step.
-            self.events.labels(status)
+        self._count_answers()
+        self._count_failures()
+        self._count_models()
+        self._queue_seconds = self._queue_histogram(
+            "queue_seconds", "Time an item waited for its batch to start.", QUEUE_BUCKETS_S
+        )
+        self._compute_seconds = self._queue_histogram(
+            "compute_seconds", "Time a batch took.", QUEUE_BUCKETS_S
+        )
+        self._batch_size = self._queue_histogram("size", "Items in a batch.", SIZE_BUCKETS)
+
+    def _count_answers(self) -> None:
+        self.events = self._counter(
+            "events", "Events posted, by what became of them.", "status", known=EVENT_STATUSES
+        )
         self.recommendations = self._counter(
             "recommendations", "Recommendations answered, by where they came from.", "source"
         )
@@ -78,39 +93,43 @@ class Metrics:
             "Events that named the answer they came from, by where the item was shown.",
             "event_type", "source", "position", "model",
         )  # fmt: skip
-        self.exposures = self._counter("exposures", "Answers noted, or dropped.", "status")
-        for status in ("noted", "dropped"):
-            self.exposures.labels(status)
-        self.redis_errors = self._counter("redis_errors", "Redis calls that failed.", "operation")
-        for operation in REDIS_OPERATIONS:
-            self.redis_errors.labels(operation)
+        self.exposures = self._counter(
+            "exposures", "Answers noted, or dropped.", "status", known=("noted", "dropped")
+        )
+
+    def _count_failures(self) -> None:
+        self.redis_errors = self._counter(
+            "redis_errors", "Redis calls that failed.", "operation", known=REDIS_OPERATIONS
+        )
+        self.refused = self._counter(
+            "refused_requests", "Requests refused before any work, by why.", "reason",
+            known=REFUSALS,
+        )  # fmt: skip
+        self.key_reloads = self._counter(
+            "key_reloads", "Changes of the file of keys, by what became of them.", "result",
+            known=KEY_RELOADS,
+        )  # fmt: skip
         self.unhandled_errors = self._counter("unhandled_errors", "Requests that met a bug.")
+
+    def _count_models(self) -> None:
         self.bundle_info = Gauge(
             BUNDLE_INFO,
             "1 for the bundle that is served.",
             ("version", "name"),
-            registry=registry,
+            registry=self._registry,
             multiprocess_mode="mostrecent",
         )
         self.model_loads = self._counter(
-            "model_loads", "Bundles read beside the one that is served.", "result"
-        )
-        for result in MODEL_LOAD_RESULTS:
-            self.model_loads.labels(result)
+            "model_loads", "Bundles read beside the one that is served.", "result",
+            known=MODEL_LOAD_RESULTS,
+        )  # fmt: skip
         self.model_switches = self._counter("model_switches", "Switches to another model.")
         self.model_behind = Gauge(
             "sojourn_model_behind",
             "Processes that cannot serve the model that they should.",
-            registry=registry,
+            registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._queue_seconds = self._queue_histogram(
-            "queue_seconds", "Time an item waited for its batch to start.", QUEUE_BUCKETS_S
-        )
-        self._compute_seconds = self._queue_histogram(
-            "compute_seconds", "Time a batch took.", QUEUE_BUCKETS_S
-        )
-        self._batch_size = self._queue_histogram("size", "Items in a batch.", SIZE_BUCKETS)
 
     def queue(self, name: str) -> QueueMetrics:
         """Return the figures of the queue of this name."""
@@ -138,8 +157,17 @@ class Metrics:
         shown.register(_WithoutOldBundles(registry))
         return generate_latest(shown), CONTENT_TYPE_LATEST
 
-    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"sojourn_{name}", documentation, labels, registry=self._registry)
+    def _counter(
+        self, name: str, documentation: str, *labels: str, known: tuple[str, ...] = ()
+    ) -> Counter:
+        """Return a counter; the `known` values of its one label are there from the start.
+
+        A rate over a series that appears late misses its first step.
+        """
+        counter = Counter(f"sojourn_{name}", documentation, labels, registry=self._registry)
+        for value in known:
+            counter.labels(value)
+        return counter
 
     def _queue_histogram(
         self, name: str, documentation: str, buckets: tuple[float, ...]

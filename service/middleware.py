@@ -65,7 +65,10 @@ class RequestMiddleware:
         self._metrics.request_seconds.labels(route, method, str(status)).observe(elapsed_s)
         write = self._log.debug if route in QUIET_ROUTES else self._log.info
         elapsed_ms = round(elapsed_s * 1000, 2)
-        write("request", method=method, route=route, status=status, elapsed_ms=elapsed_ms)
+        # Whose key it was: the id is no secret, and says later who asked for what.
+        key_id = scope.get("state", {}).get("key_id")
+        of_key = {"key_id": key_id} if key_id else {}
+        write("request", method=method, route=route, status=status, elapsed_ms=elapsed_ms, **of_key)
 
 
 class BodyLimitMiddleware:
@@ -127,5 +130,8 @@ def _request_id(headers: Headers) -> str:
 def _route(scope: Scope) -> str:
     """Return the template of the matched route, never the path: ids in it would be labels."""
     route = scope.get("route")
-    path: str = getattr(route, "path_format", getattr(route, "path", UNMATCHED_ROUTE))
+    # The guard refuses before a route is chosen; then the entry of its table names it.
+    named = scope.get("state", {}).get("access")
+    otherwise = UNMATCHED_ROUTE if named is None else named.template
+    path: str = getattr(route, "path_format", getattr(route, "path", otherwise))
     return path

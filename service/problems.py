@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.contract.errors import InvalidField
-from service.errors import BodyTooLarge, InvalidRequest, ServiceError
+from service.errors import BodyTooLarge, InvalidRequest, ServiceError, Unauthenticated
 from service.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -122,6 +122,8 @@ def service_problem(exc: ServiceError) -> ProblemResponse:
     if isinstance(exc, BodyTooLarge):
         # The rest of the body is still on its way and nobody will read it.
         headers["Connection"] = "close"
+    if isinstance(exc, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="sojourn"'
     errors = [
         FieldProblem(field=printable(error.field), value="", fix=printable(error.message))
         for error in (exc.errors if isinstance(exc, InvalidRequest) else ())
@@ -134,6 +136,12 @@ def service_problem(exc: ServiceError) -> ProblemResponse:
         errors=errors,
         headers=headers,
     )
+
+
+def route_problem(status: int, headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    """Return what the framework's 404 or 405 becomes, for middleware that answers before it."""
+    slug, title = _FRAMEWORK[status]
+    return problem_response(status, slug, _DETAILS[status], title=title, headers=headers)
 
 
 def internal_problem() -> ProblemResponse:

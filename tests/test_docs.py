@@ -5,8 +5,11 @@ from pathlib import Path
 
 from service.config import Settings
 from service.metrics import Metrics
+from service.security.keys import SCOPES
+from service.security.scopes import ROUTES
 
-OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
+DOCS = Path(__file__).parents[1] / "docs"
+OPERATIONS = DOCS / "operations.md"
 
 
 def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
@@ -21,6 +24,24 @@ def test_the_table_of_metrics_names_every_metric_and_no_other() -> None:
     """A dashboard is built from the table; a metric that is not there shows nothing, silently."""
     named = set(re.findall(r"`(sojourn_[a-z_]+)`", OPERATIONS.read_text("utf-8")))
     assert named == scraped_metrics()
+
+
+def test_the_table_of_scopes_names_every_route_that_asks_for_one() -> None:
+    """Whoever makes a key chooses its scopes from that table."""
+    page = (DOCS / "security.md").read_text("utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    documented = {
+        (route, scope.strip(" `"))
+        for routes, scope in rows
+        for route in re.findall(r"`([A-Z]+ /[^`]*)`", routes)
+        if scope.strip(" `") in SCOPES
+    }
+    asked = {
+        (f"{method} {path.replace(':path', '')}", scope)
+        for (method, path), scope in ROUTES.items()
+        if scope is not None
+    }
+    assert documented == asked
 
 
 def scraped_metrics() -> set[str]:

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from service.blend import Blend
 from service.contract.events import Event
+from service.errors import Forbidden
 from service.exposures import Exposures
 from service.metrics import Metrics
 from service.models import ModelRegistry
@@ -52,6 +53,33 @@ async def _services(request: Request) -> Services:
     services: Services = request.state.services
     return services
 
+
+class GrantedAccess(Protocol):
+    """What the guard took a request for, before the framework chose its route."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """The route's template."""
+        ...
+
+
+async def _check_access(request: Request) -> None:
+    """Refuse a request whose route is not the one that its key was asked for.
+
+    The guard and the framework match paths by themselves; if they ever differ, the door is shut.
+    """
+    access: GrantedAccess | None = getattr(request.state, "access", None)
+    template = getattr(request.scope["route"], "path_format", None)
+    if access is None or (access.method, access.template) != (request.method, template):
+        raise Forbidden(f"{request.method} {template} has no entry in the table of scopes")
+
+
+SAME_ROUTE = Depends(_check_access)
 
 ServicesDep = Annotated[Services, Depends(_services)]
 

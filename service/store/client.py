@@ -42,8 +42,21 @@ def connect(settings: Settings) -> RedisClient:
         client_name=CLIENT_NAME,
         protocol=2,
         **_keep_alive(settings.redis_url),
+        **_credentials(settings),
     )
     return client
+
+
+def _credentials(settings: Settings) -> dict[str, Any]:
+    """Return who we are and whom we trust; what the URL itself says of a user wins."""
+    given: dict[str, Any] = {
+        "username": settings.redis_username,
+        "password": settings.redis_password and settings.redis_password.get_secret_value(),
+        "ssl_ca_certs": settings.redis_ca_file and str(settings.redis_ca_file),
+        "ssl_certfile": settings.redis_cert_file and str(settings.redis_cert_file),
+        "ssl_keyfile": settings.redis_key_file and str(settings.redis_key_file),
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _keep_alive(url: str) -> dict[str, Any]:

@@ -77,6 +77,11 @@ def counter_key(partition: int, day: int) -> str:
     return f"{{p{partition}}}:c1:{day}"
 
 
+def token_key(kind: str, subject: str) -> str:
+    """Name a bucket of tokens: a string of digits, lives until the bucket is full again."""
+    return f"sojourn:tb1:{kind}:{subject}"
+
+
 def stream_key(partition: int) -> str:
     """Name the partition's event stream: about stream_max_events, lives history_ttl_days."""
     return f"{{p{partition}}}:ev1"

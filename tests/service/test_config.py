@@ -67,3 +67,44 @@ def test_settings_do_not_change_and_show_no_password() -> None:
         settings.port = 1  # type: ignore[misc]  # that it fails is the claim
     assert "secret" not in repr(settings)
     assert settings.log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("cors_origins", "https://a.example, https://b.example:8443", 2),
+        ("cors_origins", "", 0),
+        ("trusted_proxies", "10.0.0.0/8,::1", 2),
+    ],
+)
+def test_a_list_is_written_with_commas(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: int
+) -> None:
+    """As people write lists into variables, and not as JSON."""
+    monkeypatch.setenv(f"SOJOURN_{name.upper()}", text)
+    assert len(getattr(Settings(), name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"cors_origins": "https://a.example/shop"}, "is no origin"),
+        ({"cors_origins": "a.example"}, "is no origin"),
+        ({"trusted_proxies": "proxy.example"}, "trusted_proxies"),
+        ({"rate_limit_per_s": 5}, "needs keys_file"),
+        ({"redis_password": "hunter2"}, "need redis_url"),
+        ({"auth_failures_per_min": 0}, "auth_failures_per_min"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+    ],
+)
+def test_what_would_protect_nothing_is_refused(given: dict[str, object], reason: str) -> None:
+    """A protection that silently does nothing is worse than none."""
+    with pytest.raises(ValidationError, match=reason):
+        Settings.model_validate(given)
+
+
+def test_an_empty_variable_is_an_absent_file_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass an unset variable on as an empty one."""
+    monkeypatch.setenv("SOJOURN_KEYS_FILE", "")
+    monkeypatch.setenv("SOJOURN_REDIS_CA_FILE", "")
+    assert (Settings().keys_file, Settings().redis_ca_file) == (None, None)

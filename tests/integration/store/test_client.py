@@ -11,6 +11,7 @@ from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
 from service.store.serving_reports import ServingReport, ServingReports
+from service.store.tokens import Bucket, TokenStore
 from tests.fakes import NOON_MS
 from tests.integration.store.builders import event, store_at
 
@@ -86,4 +87,7 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
         assert await ServingReports(client, Metrics()).report(said) == [said]
         popular = await CounterStore(client, settings, Metrics()).popular(NOON_MS, 10)
         assert len(popular) == 3
+        tokens = TokenStore(client, settings, Metrics())
+        assert (await tokens.take(Bucket("key", "a", 1.0, 1))).taken
+        await tokens.close()
         await client.aclose()
