@@ -215,7 +215,7 @@ class ModelRegistry:
         try:
             loaded = None if version == self.serving else await self._loader.load_once(version)
         except ServiceError as exc:
-            self._note("pointer", f"CURRENT names {version}, but {exc}")
+            self._note("pointer", f"CURRENT names {version!r}, but {exc}")
             return False
         self._announced = await announcements.announce_pointer(version, self._clock())
         if self._announced.active == version:

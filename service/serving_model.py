@@ -134,7 +134,7 @@ def open_model(
     """Return a model that ranks in batches on a thread of its own, and what ends both."""
     resources = AsyncExitStack()
     thread = RankingThread(bundle.ranker)
-    resources.callback(thread.close)
+    resources.push_async_callback(thread.close)
     ranking: Batcher[RankJob, Ranked] = Batcher(
         "ranker",
         thread.rank,
@@ -158,9 +158,10 @@ class RankingThread:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, rank_jobs, self._ranker, jobs)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let a running batch finish and end the thread."""
-        self._executor.shutdown()
+        # Not here: a batch that outlasts its callers' patience would stop the loop for others.
+        await asyncio.to_thread(self._executor.shutdown)
 
 
 def rank_jobs(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:

@@ -17,7 +17,7 @@ from service.store.client import RedisClient
 from service.store.keys import token_key
 from service.store.tokens import Bucket, TokenStore
 from tests.clients import client_of
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeClock, fake_stores
 from tests.integration.store.builders import PATIENT_MS
 from tests.keys import bearer, key_with
 
@@ -116,10 +116,7 @@ async def test_two_replicas_share_what_a_key_may_spend(
             "redis_timeout_ms": PATIENT_MS,
         }
     )
-    apps = [
-        create_app(settings, history=FakeHistory(), counters=FakeCounters(), bundle=bundle)
-        for _ in range(2)
-    ]
+    apps = [create_app(settings, **fake_stores(), bundle=bundle) for _ in range(2)]
     route = "/v1/users/anna/recommendations"
     async with client_of(apps[0]) as one, client_of(apps[1]) as other:
         answers = [
@@ -148,7 +145,7 @@ async def test_no_limit_costs_no_round_trip(
         settings = store_settings.model_copy(
             update={"keys_file": path, "rate_limit_per_s": rate_limit_per_s}
         )
-        app = create_app(settings, history=FakeHistory(), counters=FakeCounters(), bundle=bundle)
+        app = create_app(settings, **fake_stores(), bundle=bundle)
         await redis_client.config_resetstat()
         async with client_of(app) as client:
             for _ in range(3):
@@ -180,8 +177,7 @@ async def test_a_redis_that_is_away_leaves_each_process_its_own_limit(
     )
     app = create_app(
         settings,
-        history=FakeHistory(),
-        counters=FakeCounters(),
+        **fake_stores(),
         bundle=bundle,
         clock=FakeClock(),
     )

@@ -22,7 +22,7 @@ from service.logs import configure_logs
 from service.security.keys import new_key_text
 from service.store.history_codec import History
 from tests.clients import client_of, metric
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
+from tests.fakes import FakeClock, FakeHistory, fake_stores
 from tests.keys import bearer, key_with
 from tests.service.test_bad_inputs import check_problem
 
@@ -49,8 +49,7 @@ def app_of(settings: Settings, bundle: LoadedBundle, history: FakeHistory, **mor
     """Assemble the application with some settings changed."""
     return create_app(
         settings.model_copy(update=more),
-        history=history,
-        counters=FakeCounters(),
+        **fake_stores(history=history),
         bundle=bundle,
         clock=FakeClock(),
     )
