@@ -1,10 +1,12 @@
 """The collector's round: read every partition, make rows, write what is due, and wait."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from service.collector.compaction import finish_merges, merge_past_days
 from service.collector.folder import Folder
 from service.collector.metrics import CollectorMetrics
 from service.collector.options import CollectorOptions
@@ -22,6 +24,8 @@ LONGEST_PAUSE_S = 30.0
 # While the disk is full, reading goes on this far beyond what a file takes: what is in memory
 # can no longer be trimmed.
 MAX_WAITING_FILES = 2
+# How often old days are looked for.
+TIDY_S = 600.0
 
 
 class Streams(Protocol):
@@ -52,7 +56,7 @@ class Collector:
         self._metrics = metrics
         self._now_s = now_s
         self._partitions: dict[int, Partition] = {}
-        self._retained_on = -1
+        self._tidied_s = -math.inf
 
     async def drain(self) -> None:
         """Write everything that the streams have now, and return.
@@ -96,7 +100,7 @@ class Collector:
         pages = await self._streams.read(wanted, READ_LIMIT)
         for number, page in pages.items():
             self._partitions[number].take(page)
-        self._report_lag(pages)
+        self._metrics.lag.set(sum(one.lag for one in self._partitions.values()))
         self._write_due()
         return all(page.is_last for page in pages.values()) and len(wanted) == len(self._partitions)
 
@@ -112,10 +116,15 @@ class Collector:
         for one in self._partitions.values():
             one.process(options.max_rows, now_s)
             one.flush_if_due(options.max_rows, options.max_age_s, now_s)
-        today = int(now_s * 1000) // MS_PER_DAY
-        if options.retention_days and today != self._retained_on:
-            remove_old_days(self._folder, today - options.retention_days)
-            self._retained_on = today
+        if now_s - self._tidied_s >= TIDY_S:
+            self._tidy(int(now_s * 1000) // MS_PER_DAY)
+            self._tidied_s = now_s
+
+    def _tidy(self, today: int) -> None:
+        """Remove days that are too old, merge those that are over. Raises OSError."""
+        if self._options.retention_days:
+            remove_old_days(self._folder, today - self._options.retention_days)
+        merge_past_days(self._folder, today)
 
     async def _has_partitions(self) -> bool:
         """Learn from the store how many partitions there are, once it was written to."""
@@ -125,20 +134,13 @@ class Collector:
         if num_partitions is None:
             return False
         self._folder.claim(num_partitions)
+        finish_merges(self._folder)
         horizon = self._options.dedup_events
         self._partitions = {
             number: Partition(number, self._folder, self._metrics, dedup_events=horizon)
             for number in range(num_partitions)
         }
         return True
-
-    def _report_lag(self, pages: Mapping[int, StreamPage]) -> None:
-        lag = 0
-        for number, page in pages.items():
-            one = self._partitions[number]
-            behind = (page.num_added or 0) - (one.position or 0)
-            lag += one.num_waiting + max(0, behind if one.position is not None else 0)
-        self._metrics.lag.set(lag)
 
     def _report_failure(self, error: Exception, pause_s: float) -> None:
         kind = "disk" if isinstance(error, OSError) else "redis"

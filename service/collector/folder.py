@@ -146,10 +146,8 @@ class Folder:
 
     def files(self, tree: Tree, partition: int) -> list[Path]:
         """Return a partition's files, oldest first."""
-        own = [
-            (span.first, path) for span, path in self._spans(tree) if span.partition == partition
-        ]
-        return [path for _, path in sorted(own)]
+        own = self._spans(tree, f"p{partition}-*.parquet")
+        return [path for _, path in sorted((span.first, path) for span, path in own)]
 
     def days(self, tree: Tree) -> list[tuple[int, Path]]:
         """Return the days of a tree, in days since 1970, with their folders, oldest first."""
@@ -166,8 +164,8 @@ class Folder:
         name = EPOCH + timedelta(days=day)
         return self._root / tree / f"{DAY_PREFIX}{name.isoformat()}"
 
-    def _spans(self, tree: Tree) -> Iterator[tuple[Span, Path]]:
-        for path in (self._root / tree).glob(f"{DAY_PREFIX}*/*.parquet"):
+    def _spans(self, tree: Tree, pattern: str = "*.parquet") -> Iterator[tuple[Span, Path]]:
+        for path in (self._root / tree).glob(f"{DAY_PREFIX}*/{pattern}"):
             span = Span.of(path)
             if span is not None:
                 yield span, path

@@ -68,6 +68,12 @@ def read_footer(path: Path) -> Footer:
         )
 
 
+def num_rows_of(path: Path) -> int:
+    """Return the number of a file's rows, without reading them. Raises OSError, FileDamaged."""
+    with _readable(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def read_rows(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
     """Return a file's rows, all columns or some. Raises OSError, FileDamaged."""
     with _readable(path), pq.ParquetFile(path) as file:
@@ -78,7 +84,9 @@ def read_rows(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as exc:
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, OSError) as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise  # the disk's; what Arrow cannot make sense of has no number
         reason = f"{type(exc).__name__}: {exc}"
         raise FileDamaged(
             f"{path}: is no whole file of a collector ({reason}); restore it, or move it away: "

@@ -72,12 +72,19 @@ class Partition:
         # The last entry that was read, and how many the stream had ever had with it.
         self.read_id = folder.cursor(number)
         self.position = folder.noted_position(number)
+        # Entries that the stream had after the last one read, as far as the server counts.
+        self._num_unread = 0
         self._folder = folder
         self._metrics = metrics
         self._inbox: deque[tuple[StreamEntry, int | None]] = deque()
         self._batch = _Batch()
         self._recent = RecentEvents(dedup_events)
         self._recall(dedup_events)
+
+    @property
+    def lag(self) -> int:
+        """The number of entries that are in no file, read or not."""
+        return self.num_waiting + self._num_unread
 
     @property
     def num_waiting(self) -> int:
@@ -95,6 +102,8 @@ class Partition:
                 self.position = page.num_added
             self.read_id = entry.id
             self._inbox.append((entry, self.position))
+        known = page.num_added is not None and self.position is not None
+        self._num_unread = (page.num_added or 0) - (self.position or 0) if known else 0
 
     def process(self, max_rows: int, now_s: float) -> None:
         """Make rows of what was read; writes a file when it is full or the day ends.
@@ -122,16 +131,18 @@ class Partition:
         batch = self._batch
         if batch.is_empty:
             return
-        span = Span(self.number, batch.first, batch.last)
         for tree in COMMIT_ORDER:
             rows = [row for row in batch.rows if row.tree == tree]
-            # A tree may be ahead, when the process or the disk failed between the two.
-            if rows and self._folder.written(tree, self.number) < span.last:
+            # A tree may be ahead, when the process or the disk failed between the two; spans of
+            # one tree never overlap, or the older file would look like part of a merged one.
+            written = self._folder.written(tree, self.number)
+            if rows and written < batch.last:
+                span = Span(self.number, max(batch.first, written.successor()), batch.last)
                 data = encode(table_of(tree, rows), span, batch.position)
                 self._folder.commit(tree, span, data)
                 self._report_file(tree, len(rows), len(data))
-        if self._folder.cursor(self.number) < span.last:
-            self._folder.note(self.number, span.last, batch.position)
+        if self._folder.cursor(self.number) < batch.last:
+            self._folder.note(self.number, batch.last, batch.position)
         self._batch = _Batch()
 
     def _report_file(self, tree: Tree, num_rows: int, num_bytes: int) -> None:

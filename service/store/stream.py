@@ -31,6 +31,10 @@ class StreamId(NamedTuple):
         ms, seq = text.split("-")
         return cls(int(ms), int(seq))
 
+    def successor(self) -> "StreamId":
+        """Return the least id that is greater."""
+        return StreamId(self.ms, self.seq + 1)
+
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
 

@@ -1,12 +1,15 @@
 """Reading the event streams of a real Valkey."""
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
 from service.config import Settings
 from service.errors import StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
 from service.store import keys
-from service.store.client import RedisClient
+from service.store.client import RedisClient, connect
 from service.store.history import HistoryStore
 from service.store.stream import START, EventStreams, StreamId
 from tests.integration.store.builders import event, events, store_at
@@ -14,6 +17,10 @@ from tests.integration.store.builders import event, events, store_at
 pytestmark = pytest.mark.integration
 
 ALL = range(16)
+REDIS_PAGE = Path(__file__).parents[3] / "docs" / "redis.md"
+COLLECTOR_COMMANDS = (
+    "HMGET EXISTS XINFO|STREAM XRANGE EVAL EVALSHA PING CLIENT|SETNAME CLIENT|SETINFO"
+)
 
 
 @pytest.fixture
@@ -86,6 +93,22 @@ async def test_a_key_that_is_no_stream_is_an_error_of_the_store(
     await redis_client.set(keys.stream_key(0), "text")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await streams.read({0: START}, 10)
+
+
+async def test_a_user_with_the_documented_rights_may_collect(
+    redis_client: RedisClient, history_store: HistoryStore, store_settings: Settings
+) -> None:
+    """None of the commands writes, so a collector's password can spoil nothing."""
+    await history_store.append([event(1)])
+    rights = ["~{p*", "~sojourn:*", *(f"+{command}" for command in COLLECTOR_COMMANDS.split())]
+    await redis_client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">word", *rights)  # type: ignore[no-untyped-call]  # as published
+    url = f"{store_settings.redis_url}?username=reader&password=word"
+    async with contextlib.aclosing(connect(Settings(redis_url=url))) as client:
+        streams = EventStreams(client, Metrics())
+        pages = await streams.read(dict.fromkeys(ALL, START), 10)
+        assert await streams.num_partitions() == 16
+    assert sum(len(page.entries) for page in pages.values()) == 1
+    assert f"`{COLLECTOR_COMMANDS}`" in REDIS_PAGE.read_text("utf-8")
 
 
 def test_ids_are_compared_as_numbers() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.collector.folder import CollectorRefused, Folder, Span
+from service.collector.parquet import FileDamaged
 from service.store.stream import StreamId
 from tests.builders import DAY_MS
 from tests.fakes import NOON_MS
@@ -52,6 +53,24 @@ def test_a_state_that_cannot_be_read_is_refused_in_words(tmp_path: Path, text: s
         Folder(tmp_path)
     (tmp_path / "state.json").unlink()
     Folder(tmp_path).close()  # the refusal has freed the folder
+
+
+@pytest.mark.parametrize("left", [0, 8, 0.5, 0.99])
+async def test_a_damaged_file_is_named_with_the_way_out(start: Start, left: float) -> None:
+    """Moved away, it is collected again: its span is no longer in a name."""
+    streams = FakeStreams()
+    for _ in range(3):
+        streams.add_event()
+    running = start(streams)
+    await running.drain()
+    (path,) = running.paths()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
+    with pytest.raises(FileDamaged, match=path.name):
+        await drained_again(running)
+    path.unlink()
+    await drained_again(running)
+    assert running.event_ids() == ["n0", "n1", "n2"]
 
 
 async def test_old_days_are_removed_and_not_collected_again(start: Start, tmp_path: Path) -> None:
