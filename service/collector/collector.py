@@ -10,6 +10,7 @@ from service.collector.compaction import finish_merges, merge_past_days
 from service.collector.folder import Folder
 from service.collector.metrics import CollectorMetrics
 from service.collector.options import CollectorOptions
+from service.collector.parquet import FileDamaged
 from service.collector.partition import Partition
 from service.collector.retention import remove_old_days
 from service.errors import StoreUnavailable
@@ -121,10 +122,17 @@ class Collector:
             self._tidied_s = now_s
 
     def _tidy(self, today: int) -> None:
-        """Remove days that are too old, merge those that are over. Raises OSError."""
-        if self._options.retention_days:
-            remove_old_days(self._folder, today - self._options.retention_days)
-        merge_past_days(self._folder, today)
+        """Remove days that are too old, merge those that are over. Raises OSError.
+
+        A damaged file of an old day must not hold up new events, which would be trimmed meanwhile.
+        """
+        try:
+            if self._options.retention_days:
+                remove_old_days(self._folder, today - self._options.retention_days)
+            merge_past_days(self._folder, today)
+        except FileDamaged as exc:
+            self._metrics.errors.labels("disk").inc()
+            get_logger(__name__).error("collector_file_damaged", reason=str(exc))
 
     async def _has_partitions(self) -> bool:
         """Learn from the store how many partitions there are, once it was written to."""

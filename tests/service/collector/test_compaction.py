@@ -56,6 +56,19 @@ async def test_a_day_that_may_still_grow_is_left_alone(start: Start) -> None:
     assert len(running.files()) == 2
 
 
+async def test_a_damaged_old_file_does_not_hold_up_new_events(
+    streams: FakeStreams, start: Start
+) -> None:
+    """It is told and counted; with a horizon of one event it is not read at the start either."""
+    running = start(streams, max_rows=2, dedup_events=1)
+    await running.drain()
+    running.paths()[0].write_bytes(b"damaged")
+    streams.add_event(event_id="new", at_ms=NOON_MS + DAY_MS)
+    await tomorrow(running)
+    assert running.count("errors_total", kind="disk") == 1
+    assert b"new" in running.paths()[-1].read_bytes()
+
+
 async def test_files_are_merged_up_to_a_size(streams: FakeStreams, start: Start) -> None:
     """Five files of two rows, at most four rows each: 4 + 4 + 2, beside the other day's."""
     running = start(streams, max_rows=2)
