@@ -44,8 +44,10 @@ ENV HOME=/workspace
 CMD ["python", "/opt/sojourn/demo.py", "--bundle-only"]
 
 FROM base AS service
+# A volume that the collector mounts there gets the folder's owner.
 RUN groupadd --system --gid 10001 sojourn \
- && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin sojourn
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin sojourn \
+ && install -d -o 10001 -g 10001 /collected
 COPY --from=build-service /opt/sojourn /opt/sojourn
 USER 10001:10001
 ENV SOJOURN_HOST=0.0.0.0 \

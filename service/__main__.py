@@ -101,6 +101,50 @@ def run(
         _fail(str(exc))
 
 
+@cli.command(
+    epilog="Examples:  sojourn-serve collect --redis redis://localhost:6379/0 --out collected  |  "
+    "sojourn-serve collect --out collected --once  (Redis from SOJOURN_REDIS_URL)  |  "
+    "sojourn-serve collect --out collected --retention-days 90 --metrics-port 9101"
+)
+def collect(
+    *,
+    out: Annotated[Path, typer.Option(help="The folder to write to; one collector at a time.")],
+    redis: Annotated[
+        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Write what there is and end.")] = False,
+    max_rows: Annotated[int, typer.Option(help="Entries after which a file is closed.")] = 10_000,
+    max_age_s: Annotated[float, typer.Option(help="Seconds after which a file is closed.")] = 300.0,
+    retention_days: Annotated[int, typer.Option(help="Days to keep; 0 keeps all.")] = 0,
+    dedup_events: Annotated[
+        int, typer.Option(help="Events of a partition within which a repeated id is written once.")
+    ] = 20_000,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of Prometheus metrics, 0 for a free one.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics.")] = "127.0.0.1",
+) -> None:
+    """Carry accepted events from Redis into parquet files, each of them once.
+
+    `training import events OUT/events` reads them. Runs until SIGTERM, which finishes the files.
+    """
+    settings = _settings({} if redis is None else {"redis_url": redis})
+    if settings.redis_url is None:
+        _fail("redis: no server is named; give --redis URL or set SOJOURN_REDIS_URL")
+    given = {
+        "out": out,
+        "once": once,
+        "max_rows": max_rows,
+        "max_age_s": max_age_s,
+        "retention_days": retention_days,
+        "dedup_events": dedup_events,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
+    }
+    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    _collect(settings, given)
+
+
 def main() -> None:
     """Run the command line."""
     cli()
@@ -121,13 +165,20 @@ def _settings(given: dict[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # validated by the class
     except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        # A Redis URL may hold a password, and whoever mistypes it must not find it in a log.
-        # What is wrong with several settings at once has all of them as its input.
-        is_shown = where and where not in SECRET_SETTINGS
-        shown = f", not {str(first['input'])[:80]!r}" if is_shown else ""
-        _fail(f"{where or 'settings'}: {first['msg']}{shown}")
+        _fail_for(exc)
+
+
+def _collect(settings: Settings, given: dict[str, object]) -> None:
+    # Parquet loads NumPy, which the other command must not do before its workers are set up.
+    from service.collector.options import CollectorOptions  # noqa: PLC0415  # as above
+    from service.collector.program import collect_into  # noqa: PLC0415  # as above
+
+    try:
+        collect_into(settings, CollectorOptions.model_validate(given))
+    except ValidationError as exc:
+        _fail_for(exc)
+    except (ServiceError, OSError) as exc:
+        _fail(str(exc))
 
 
 @contextmanager
@@ -217,6 +268,16 @@ def _end_cleanly_on_sigterm() -> None:
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, end)
+
+
+def _fail_for(error: ValidationError) -> NoReturn:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    # A Redis URL may hold a password, and whoever mistypes it must not find it in a log.
+    # What is wrong with several settings at once has all of them as its input.
+    is_shown = where and where not in SECRET_SETTINGS
+    shown = f", not {str(first['input'])[:80]!r}" if is_shown else ""
+    _fail(f"{where or 'settings'}: {first['msg']}{shown}")
 
 
 def _fail(reason: str) -> NoReturn:

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from prometheus_client import generate_latest
+
+from service.collector.metrics import CollectorMetrics
 from service.config import Settings
 from service.metrics import Metrics
 from service.security.keys import SCOPES
@@ -45,7 +48,7 @@ def test_the_table_of_scopes_names_every_route_that_asks_for_one() -> None:
 
 
 def scraped_metrics() -> set[str]:
-    """Return the name of every metric of a scrape, counters with their suffix."""
-    text, _ = Metrics().render()
+    """Return the name of every metric of the two programs' scrapes, counters with their suffix."""
+    text = Metrics().render()[0] + generate_latest(CollectorMetrics().registry)
     found = re.findall(r"^# TYPE (sojourn_\w+) ", text.decode(), re.MULTILINE)
     return {name for name in found if not name.endswith("_created")}

@@ -101,6 +101,9 @@ def import_events_command(
 ) -> None:
     """Import any event log: parquet, csv or jsonl, a file or a folder.
 
+    What `service collect` wrote needs no options: python -m training import events
+    collected/events --out data/shop
+
     Example: python -m training import events log.csv --out data/shop
     --user-id-column customer --item-id-column sku --time-column bought_at
     """

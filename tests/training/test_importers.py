@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,6 +99,35 @@ def _import(path: Path, out: Path, **columns: str) -> list[dict[str, object]]:
     log: RawLog = import_events(path, ColumnOptions(**columns))  # type: ignore[arg-type]  # names only
     write_dataset(log, CleanOptions(), out, path)
     return pq.read_table(out / EVENTS_FILE).to_pylist()  # type: ignore[no-any-return]  # pyarrow is untyped
+
+
+COLLECTED: dict[str, list[Any]] = {
+    "event_id": ["e1"], "user_id": ["anna"], "item_id": ["soap"], "event_type": ["purchase"],
+    "timestamp": [880_000_001_000], "tz_offset_min": [60], "value": [2.5], "duration_s": [1.5],
+    "lat": [48.5], "lon": [2.5],
+}  # fmt: skip
+
+
+def test_a_log_with_all_of_our_columns_needs_no_options(tmp_path: Path) -> None:
+    """What the collector writes; an option for another column still wins."""
+    log = tmp_path / "log" / "day=1997-11-20"
+    log.mkdir(parents=True)
+    pq.write_table(pa.table(COLLECTED | {"price": [9.0]}), log / "p0.parquet")
+    (log / ".p1.parquet.writing").write_bytes(b"half a file")
+    (row,) = _import(log.parent, tmp_path / "out")
+    expected = {name: values[0] for name, values in COLLECTED.items()}
+    expected["timestamp_ms"] = expected.pop("timestamp")
+    assert row == expected
+    (named,) = _import(log.parent, tmp_path / "out", value="price")
+    assert named["value"] == 9.0
+
+
+def test_a_log_with_some_of_our_columns_has_to_be_told_about(tmp_path: Path) -> None:
+    """Somebody else's `value` may be anything."""
+    some = {name: values for name, values in COLLECTED.items() if name != "event_id"}
+    pq.write_table(pa.table(some), tmp_path / "log.parquet")
+    (row,) = _import(tmp_path / "log.parquet", tmp_path / "out")
+    assert (row["event_type"], row["value"], row["lat"]) == ("view", None, None)
 
 
 def test_csv_columns_are_named_by_options_and_ids_stay_text(tmp_path: Path) -> None:

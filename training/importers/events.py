@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from training.data import ITEM_SCHEMA
 from training.importers.raw_log import RawLog
 
 ATTRIBUTE_PREFIX = "attributes."
+OPTIONAL_COLUMNS = (
+    "event_type", "event_id", "tz_offset_min", "value", "duration_s", "lat", "lon",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def import_events(path: Path, columns: ColumnOptions) -> RawLog:
             + ", ".join(EVENT_TYPES)
         )
     frame = _read_frame(path, columns.delimiter)
+    columns = _with_own_names(columns, frame.column_names)
     wanted = {name: getattr(columns, name) for name in RAW_COLUMNS}
     chosen = {name: source for name, source in wanted.items() if source is not None}
     _check_columns(path, frame.column_names, chosen)
@@ -72,6 +76,25 @@ def import_events(path: Path, columns: ColumnOptions) -> RawLog:
     if columns.items_file is not None:
         items = _read_items_file(columns.items_file, columns.delimiter)
     return RawLog("events", raw.with_column(ROW, monotonically_increasing_id()), items)
+
+
+def _with_own_names(columns: ColumnOptions, present: Iterable[str]) -> ColumnOptions:
+    """Name the columns of a log that has all of ours: it is one that `service collect` wrote.
+
+    A log with some of them may mean something else, and has to be told about.
+    """
+    if not set(OPTIONAL_COLUMNS) <= set(present):
+        return columns
+    return replace(
+        columns,
+        event_type=columns.event_type or "event_type",
+        event_id=columns.event_id or "event_id",
+        tz_offset_min=columns.tz_offset_min or "tz_offset_min",
+        value=columns.value or "value",
+        duration_s=columns.duration_s or "duration_s",
+        lat=columns.lat or "lat",
+        lon=columns.lon or "lon",
+    )
 
 
 def _read_frame(path: Path, delimiter: str) -> daft.DataFrame:
