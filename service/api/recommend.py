@@ -5,13 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service.api.dependencies import ServicesDep, problems
+from service.api.paths import USER
 from service.api.schemas import RecommendParams, RecommendRequest, RecommendResponse
 
 router = APIRouter(tags=["recommendations"])
 
 
 @router.get(
-    "/v1/users/{user_id:path}/recommendations",
+    USER + "/recommendations",
     response_model_exclude_none=True,
     responses=problems(422, 503),
 )
