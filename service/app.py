@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypedDict
 from fastapi import FastAPI
 
 from service.api import events, health, page, recommend
-from service.api.dependencies import Services
+from service.api.dependencies import People, Services
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
@@ -26,6 +26,7 @@ from service.recommender import Ranked, RankingThread, RankJob, Recommender
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.history import History, HistoryStore, system_now_ms
+from service.store.outcomes import Appended
 
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
@@ -40,8 +41,13 @@ DESCRIPTION = (
 class EventHistory(Protocol):
     """The store of histories, as the service uses it; see `HistoryStore`."""
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new."""
+    @property
+    def people(self) -> People:
+        """Return what shows, erases and merges users in the same store."""
+        ...
+
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events; say of each what became of it."""
         ...
 
     async def read(self, user_id: str) -> History:
@@ -95,10 +101,13 @@ def create_app(
             loaded = (
                 bundle if bundle is not None else await asyncio.to_thread(_load_bundle, settings)
             )
-            stores = _stores(stack, settings, metrics, history, counters)
+            now_ms = clock or system_now_ms
+            stores = _stores(
+                stack, settings, metrics, history=history, counters=counters, clock=now_ms
+            )
             yield {
                 "services": _services(
-                    stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=clock
+                    stack, settings, metrics=metrics, bundle=loaded, stores=stores, clock=now_ms
                 )
             }
 
@@ -147,8 +156,10 @@ def _stores(
     stack: AsyncExitStack,
     settings: Settings,
     metrics: Metrics,
+    *,
     history: EventHistory | None,
     counters: PopularCounts | None,
+    clock: Clock,
 ) -> tuple[EventHistory, PopularCounts]:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
     if history is not None and counters is not None:
@@ -156,7 +167,7 @@ def _stores(
     client = connect(settings)
     stack.push_async_callback(client.aclose)
     if history is None:
-        history = own = HistoryStore(client, settings, metrics)
+        history = own = HistoryStore(client, settings, metrics, clock)
         stack.push_async_callback(own.close)
     return history, counters or CounterStore(client, settings, metrics)
 
@@ -168,10 +179,9 @@ def _services(
     metrics: Metrics,
     bundle: LoadedBundle,
     stores: tuple[EventHistory, PopularCounts],
-    clock: Clock | None,
+    clock: Clock,
 ) -> Services:
     history, counters = stores
-    clock = clock or system_now_ms
     metrics.set_bundle(bundle.manifest.bundle_version, bundle.manifest.name)
     thread = RankingThread(bundle.ranker)
     stack.callback(thread.close)
@@ -200,6 +210,7 @@ def _services(
     return Services(
         recommender=recommender,
         history=history,
+        people=history.people,
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,

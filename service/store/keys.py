@@ -7,6 +7,8 @@ layout gets a new number and never meets old values.
 
 import zlib
 
+from service.contract.events import user_hash
+
 MS_PER_DAY = 86_400_000
 SECONDS_PER_DAY = 86_400
 LAYOUT_VERSION = 1
@@ -43,3 +45,18 @@ def counter_key(partition: int, day: int) -> str:
 def stream_key(partition: int) -> str:
     """Name the partition's event stream: about stream_max_events, lives history_ttl_days."""
     return f"{{p{partition}}}:ev1"
+
+
+def stream_copy_key(partition: int, token: str) -> str:
+    """Name the copy of a stream that is written anew: lives a minute after its last page."""
+    return f"{{p{partition}}}:ev1:copy:{token}"
+
+
+def rewrite_key(partition: int) -> str:
+    """Name the last erasure whose entries' bytes are still in the stream: text, as the stream."""
+    return f"{{p{partition}}}:ev1:rewrite"
+
+
+def tombstone_key(partition: int, user_id: str) -> str:
+    """Name the time of a user's erasure, ms, as text: lives tombstone_days; without the id."""
+    return f"{{p{partition}}}:t1:{user_hash(user_id)}"
