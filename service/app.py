@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 from fastapi import FastAPI
 
-from service.api import events, health, page, recommend
+from service.api import events, health, page, recommend, users
 from service.api.dependencies import People, Services
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle, load_bundle
@@ -118,7 +118,8 @@ def create_app(
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     register_problem_handlers(app)
-    for part in (recommend, events, health, page):
+    # Users last: a user id takes what is left of a path, slashes too.
+    for part in (recommend, events, health, page, users):
         app.include_router(part.router)
     return app
 
