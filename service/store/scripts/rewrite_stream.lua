@@ -13,6 +13,15 @@ if asks_now ~= asks then
   return { 'over', asks_now }
 end
 
+-- The copy has to end where the caller says: it may have expired while the caller was held up, lack
+-- its end after a failover, or have the page already if a call was sent twice. A copy with a gap would
+-- lose events.
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if (last and last[1] or '0-0') ~= last_id then
+  redis.call('DEL', KEYS[2])
+  return { 'over', asks }
+end
+
 -- Before any XADD a write that a server whose memory is full does not refuse; see erase_user.lua.
 redis.call('EXPIRE', KEYS[2], copy_ttl_s)
 local page = redis.call('XRANGE', KEYS[1], '(' .. last_id, '+', 'COUNT', page_size)

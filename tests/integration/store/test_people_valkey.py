@@ -12,7 +12,7 @@ from service.contract.events import user_hash
 from service.errors import StoreMismatch, StoreUnavailable, UserChanging
 from service.metrics import Metrics
 from service.store import keys
-from service.store.client import RedisClient
+from service.store.client import RedisClient, Script, ScriptCall
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
@@ -222,6 +222,28 @@ async def test_an_erasure_that_was_cut_short_is_completed_by_the_next(
     assert USER.encode() in (await dumped(redis_client))[STREAM.encode()]
     assert (await store.people.erase(USER)).num_stream_entries == 0
     assert USER.encode() not in (await dumped(redis_client))[STREAM.encode()]
+
+
+async def test_a_copy_with_a_gap_is_never_put_in_the_streams_place(
+    store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """It may expire while its writer is held up, or lack its end after a failover."""
+    await store.append([event(n, user_id=USER) for n in range(6)])
+    names = [STREAM, keys.stream_copy_key(PARTITION, "token"), keys.rewrite_key(PARTITION)]
+    await redis_client.set(names[2], "1-1")
+    script = Script("rewrite_stream.lua")
+
+    async def copy_page(last_id: bytes) -> list[bytes]:
+        [answer] = await script.run(redis_client, [ScriptCall(names, ("1-1", last_id, 2, 60))])
+        return list(answer)
+
+    _, first = await copy_page(b"0-0")
+    state, second = await copy_page(first)
+    assert state == b"more"
+    assert await copy_page(first) == [b"over", b"1-1"]
+    assert await copy_page(second) == [b"over", b"1-1"]
+    assert not await redis_client.exists(names[1])
+    assert len(await stream_payloads(redis_client)) == 6
 
 
 async def test_a_user_can_be_erased_when_the_memory_is_full(
