@@ -1,17 +1,21 @@
 """What is held of people: shown, paged through, erased and merged over HTTP."""
 
+import json
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from service.api.timestamps import rfc3339
 from service.contract.events import MAX_TIMESTAMP_MS, ItemId, UserId
 from tests.builders import MS_PER_HOUR, event, event_json
 from tests.clients import metric, recommended
 from tests.fakes import NOON_MS, FakeClock, FakeHistory
-from tests.service.test_bad_inputs import check_field, check_problem
+from tests.service.test_bad_inputs import ANY_JSON, JSON, check_field, check_problem
 
 ODD_IDS = (
     "merge",
@@ -331,6 +335,26 @@ async def test_a_wrong_id_is_named_by_every_call(client: httpx.AsyncClient, user
         check_field(await client.delete(path), "user_id")
     check_field(await client.get(f"/v1/users/{user_id}/events"), "user_id")
     check_field(await client.get("/v1/users"), "user_id")
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(user_id=st.text(), cursor=st.text(), merge=ANY_JSON)
+async def test_no_id_cursor_or_merge_is_answered_with_a_500(
+    client: httpx.AsyncClient, user_id: str, cursor: str, merge: object
+) -> None:
+    """Whatever a client can write down; an id of one or two dots alone changes the path."""
+    path = f"/v1/users/{quote(user_id, safe='', errors='backslashreplace')}"
+    params = {"cursor": quote(cursor, errors="backslashreplace")}
+    for answer in (
+        await client.get(path),
+        await client.get(path + "/events", params=params),
+        await client.delete(path),
+        await client.post("/v1/users/merge", content=json.dumps(merge), headers=JSON),
+    ):
+        assert answer.status_code in {200, 404, 405, 422}, answer.text
+    assert await metric(client, "sojourn_unhandled_errors_total") == 0
 
 
 def test_times_are_written_in_the_offset_in_which_they_were_sent() -> None:
