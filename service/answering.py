@@ -95,7 +95,13 @@ class Answers:
         recommendation_id = self._new_id(query.user_id)
         next_page = None
         if query.paginate and len(items) > query.k:
-            kept = _ranked(recommendation_id, query.user_id, model.version, items)
+            kept = RankedItems(
+                recommendation_id=recommendation_id,
+                user_id=query.user_id,
+                model_version=model.version,
+                items=tuple(ListedItem(one.item_id, one.score, one.source) for one in items),
+                created_ms=self._clock(),
+            )
             next_page = await self._keep(kept, query.k, degraded)
         draft = _Draft(
             recommendation_id=recommendation_id,
@@ -239,16 +245,6 @@ def _items(
         for rank, item_id in enumerate(unknown[:room], start=len(items) + 1)
     ]
     return tuple(items)
-
-
-def _ranked(
-    recommendation_id: str,
-    user_id: UserId | None,
-    version: str,
-    items: Sequence[RecommendedItem],
-) -> RankedItems:
-    kept = tuple(ListedItem(one.item_id, one.score, one.source) for one in items)
-    return RankedItems(recommendation_id, user_id, version, kept)
 
 
 def _fallback_reason(answer: Recommendation) -> str:

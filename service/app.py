@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service.answering import Answers, ListKeeper
-from service.api import events, health, models, page, recommend
+from service.api import events, health, models, page, recommend, users
 from service.api.dependencies import SAME_ROUTE, Services
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
@@ -133,7 +133,8 @@ def create_app(
     app.asks_for_keys = has_keys
     _add_middleware(app, settings, metrics)
     register_problem_handlers(app)
-    for part in (recommend, events, models, health, page):
+    # Users last: a user id takes what is left of a path, slashes too.
+    for part in (recommend, events, models, health, page, users):
         app.include_router(part.router)
     return app
 
@@ -197,7 +198,7 @@ async def _services(
     given_models: ModelStores,
     clock: Clock,
 ) -> Services:
-    stores = open_stores(stack, settings, metrics, given)
+    stores = open_stores(stack, settings, metrics, given, clock)
     parts = await build_models(
         stack,
         settings,
@@ -223,6 +224,7 @@ async def _services(
         models=parts.registry,
         presence=parts.presence,
         history=stores.history,
+        people=stores.history.people,
         exposures=exposures,
         metrics=metrics,
         clock=clock,

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     max_events: int = Field(default=200, ge=1, le=MAX_EVENTS_LIMIT)
     max_seen: int = Field(default=1_000, ge=0, le=50_000)
     history_ttl_days: int = Field(default=365, ge=1, le=3_650)
+    # The age of an event, while the time to live counts from the last one.
+    retention_days: int = Field(default=365, ge=1, le=36_500)
+    tombstone_days: int = Field(default=30, ge=1, le=3_650)
     num_partitions: int = Field(default=16, ge=1, le=4_096)
     stream_max_events: int = Field(default=20_000, ge=0)
     redis_timeout_ms: int = Field(default=250, ge=1, le=60_000)

@@ -70,6 +70,15 @@ class StoreMismatch(ServiceError):
     title = "Store mismatch"
 
 
+class UserChanging(ServiceError):
+    """A user got new events again and again while being merged into another one."""
+
+    status = 503
+    slug = "user-changing"
+    title = "User is changing"
+    retry_after_s = 1
+
+
 class EmbeddedServerFailed(ServiceError):
     """The embedded server is missing, in use by another process, or did not start."""
 

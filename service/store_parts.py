@@ -1,11 +1,12 @@
 """The part of the composition root that builds what keeps data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 from service.answering import ListKeeper
+from service.api.dependencies import People
 from service.config import Settings
 from service.contract.events import Event
 from service.exposures import ExposureRecords
@@ -16,13 +17,19 @@ from service.store.counters import CounterStore
 from service.store.exposures import ExposureStore
 from service.store.history import History, HistoryStore
 from service.store.lists import ListStore
+from service.store.outcomes import Appended
 
 
 class EventHistory(Protocol):
     """The store of histories, as the service uses it; see `HistoryStore`."""
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new."""
+    @property
+    def people(self) -> People:
+        """Return what shows, erases and merges users in the same store."""
+        ...
+
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events; say of each what became of it."""
         ...
 
     async def read(self, user_id: str) -> History:
@@ -55,7 +62,11 @@ class Stores:
 
 
 def open_stores(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: GivenStores
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    given: GivenStores,
+    clock: Callable[[], int],
 ) -> Stores:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
     history, exposures = given.history, given.exposures
@@ -64,7 +75,7 @@ def open_stores(
     client = connect(settings)
     stack.push_async_callback(client.aclose)
     if history is None:
-        history = own_history = HistoryStore(client, settings, metrics)
+        history = own_history = HistoryStore(client, settings, metrics, clock)
         stack.push_async_callback(own_history.close)
     if exposures is None:
         exposures = own_exposures = ExposureStore(client, settings, metrics)

@@ -49,9 +49,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def history() -> FakeHistory:
+def history(clock: FakeClock) -> FakeHistory:
     """Return an empty store of histories."""
-    return FakeHistory()
+    return FakeHistory(clock=clock)
 
 
 @pytest.fixture

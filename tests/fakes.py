@@ -1,26 +1,30 @@
 """Small working stand-ins for what is slow or outside: the clock and the store."""
 
 import asyncio
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.events import EVENT_TYPE_CODES, Event
+from service.contract.events import EVENT_TYPE_CODES, Event, UserId
 from service.contract.exposures import Exposure
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
 from service.store.announcements import Announced
 from service.store.exposures import Shown
-from service.store.history_codec import History
+from service.store.history_codec import History, encode_payload, event_hash
 from service.store.lists import RankedItems
+from service.store.outcomes import ACCEPTED, DUPLICATE, Appended, Erased, Merged
+from service.store.people_codec import Held, HeldEvent, SeenRecord, StreamEntry
 from service.store.serving_reports import ServingReport
 
 # Wednesday, 2026-01-14 12:00 UTC.
 NOON_MS = 1_768_392_000_000
+DAY_MS = 86_400_000
 
 
 class FakeClock:
@@ -44,20 +48,36 @@ class FakeHistory:
     It passes the store suite of `tests/integration/store`, as the real one does.
     """
 
-    def __init__(self, max_events: int = 200, max_seen: int = 1_000) -> None:
+    def __init__(
+        self,
+        max_events: int = 200,
+        max_seen: int = 1_000,
+        retention_days: int = 36_500,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self.down = False
         self.num_reads = 0
         self._max_events = max_events
         self._max_seen = max_seen
+        self._retention_ms = retention_days * DAY_MS
+        self._now_ms = clock or FakeClock()
         self._kept: defaultdict[str, list[Event]] = defaultdict(list)
         self._left: defaultdict[str, list[Event]] = defaultdict(list)
+        self._stream: list[Event] = []
+        self._erased_ms: dict[str, int] = {}
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new."""
+    @property
+    def people(self) -> "FakeHistory":
+        """Return what shows, erases and merges users: this store."""
+        return self
+
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events; say of each what became of it."""
         self._check()
-        results = [False] * len(events)
+        results = [DUPLICATE] * len(events)
         for position in sorted(range(len(events)), key=lambda at: events[at].timestamp_ms):
             results[position] = self._append_one(events[position])
+        self._stream += [e for e, result in zip(events, results, strict=True) if result == ACCEPTED]
         for user_id in {event.user_id for event in events}:
             self._trim(user_id)
         return results
@@ -66,7 +86,57 @@ class FakeHistory:
         """Return a user's history."""
         self._check()
         self.num_reads += 1
-        return history_of(self._kept.get(user_id, ()), self._left.get(user_id, ()))
+        return history_of(self._current(user_id), self._left.get(user_id, ()))
+
+    async def held(self, user_id: str) -> Held:
+        """Return all that is held of a user."""
+        self._check()
+        events = self._current(user_id)
+        return Held(
+            events=tuple(held_event(event) for event in events),
+            seen=tuple(seen_record(event) for event in self._left.get(user_id, ())),
+            stream=tuple(
+                StreamEntry(f"{place}-0", "event", json.loads(encode_payload(event)))
+                for place, event in enumerate(self._stream, start=1)
+                if event.user_id == user_id
+            ),
+            expires_in_ms=365 * DAY_MS if events else None,
+            erased_ms=self._erased_ms.get(user_id),
+        )
+
+    async def events(self, user_id: str) -> tuple[HeldEvent, ...]:
+        """Return a user's history."""
+        return (await self.held(user_id)).events
+
+    async def erase(self, user_id: str) -> Erased:
+        """Forget a user."""
+        self._check()
+        kept, left = self._kept.pop(user_id, []), self._left.pop(user_id, [])
+        newest_ms = kept[-1].timestamp_ms if kept else 0
+        erased_ms = max(self._now_ms(), newest_ms, self._erased_ms.get(user_id, 0))
+        self._erased_ms[user_id] = erased_ms
+        others = [event for event in self._stream if event.user_id != user_id]
+        num_streamed, self._stream = len(self._stream) - len(others), others
+        return Erased(len(kept), len(left), num_streamed, erased_ms)
+
+    async def merge(self, from_user_id: str, into_user_id: str) -> Merged:
+        """Give one user's history to another one and forget the first."""
+        self._check()
+        results = [
+            self._append_one(replace(event, user_id=UserId(into_user_id)))
+            for event in self._kept[from_user_id]
+        ]
+        given = self._foreign_seen(from_user_id, into_user_id)
+        self._left[into_user_id] += given
+        self._trim(into_user_id)
+        kinds = [result.kind for result in results]
+        return Merged(
+            num_events=kinds.count("accepted"),
+            num_duplicates=kinds.count("duplicate"),
+            num_left_out=kinds.count("expired") + kinds.count("erased"),
+            num_seen=len(given),
+            erased=await self.erase(from_user_id),
+        )
 
     async def ping(self) -> None:
         """Raise StoreUnavailable if the store is down."""
@@ -75,16 +145,37 @@ class FakeHistory:
     async def close(self, grace_s: float = 5.0) -> None:
         """Nothing waits here."""
 
-    def _append_one(self, event: Event) -> bool:
+    def _append_one(self, event: Event) -> Appended:
+        if event.timestamp_ms < self._oldest_ms():
+            return Appended("expired", self._oldest_ms())
+        erased_ms = self._erased_ms.get(event.user_id)
+        if erased_ms is not None and event.timestamp_ms <= erased_ms:
+            return Appended("erased", erased_ms)
+        if event.event_id in self._known_ids(event.user_id):
+            return DUPLICATE
         kept = self._kept[event.user_id]
-        known = {other.event_id for other in (*kept, *self._left[event.user_id])}
-        if event.event_id in known:
-            return False
         kept.append(event)
         kept.sort(key=lambda other: other.timestamp_ms)
-        return True
+        return ACCEPTED
+
+    def _known_ids(self, user_id: str) -> set[str]:
+        return {event.event_id for event in (*self._kept[user_id], *self._left[user_id])}
+
+    def _foreign_seen(self, from_user_id: str, into_user_id: str) -> list[Event]:
+        known = self._known_ids(into_user_id)
+        if into_user_id in self._erased_ms:
+            return []
+        return [event for event in self._left[from_user_id] if event.event_id not in known]
+
+    def _current(self, user_id: str) -> list[Event]:
+        kept = self._kept.get(user_id, [])
+        return [event for event in kept if event.timestamp_ms >= self._oldest_ms()]
+
+    def _oldest_ms(self) -> int:
+        return max(0, self._now_ms() - self._retention_ms)
 
     def _trim(self, user_id: str) -> None:
+        self._kept[user_id] = self._current(user_id)
         kept, left = self._kept[user_id], self._left[user_id]
         num_evicted = max(0, len(kept) - self._max_events)
         left += kept[:num_evicted]
@@ -259,6 +350,30 @@ def history_of(events: Sequence[Event], left: Sequence[Event] = ()) -> History:
         lons=_floats([event.lon for event in events]),
         seen_hashes=np.array([item_hash(event.item_id) for event in left], np.uint64),
         seen_types=np.array([EVENT_TYPE_CODES[event.event_type] for event in left], np.uint8),
+    )
+
+
+def held_event(event: Event) -> HeldEvent:
+    """Return an event as an export shows it."""
+    return HeldEvent(
+        event_hash=event_hash(event.event_id).hex(),
+        item_id=event.item_id,
+        event_type=event.event_type,
+        timestamp_ms=event.timestamp_ms,
+        tz_offset_min=event.tz_offset_min,
+        value=event.value,
+        duration_s=event.duration_s,
+        lat=event.lat,
+        lon=event.lon,
+    )
+
+
+def seen_record(event: Event) -> SeenRecord:
+    """Return what an export shows of an event that left the history."""
+    return SeenRecord(
+        item_hash=f"{item_hash(event.item_id):016x}",
+        event_type=event.event_type,
+        event_hash=event_hash(event.event_id).hex(),
     )
 
 

@@ -40,7 +40,7 @@ def test_the_table_of_scopes_names_every_route_that_asks_for_one() -> None:
         if scope.strip(" `") in SCOPES
     }
     asked = {
-        (f"{method} {path.replace(':path', '')}", scope)
+        (f"{method} {path.replace(':text', '')}", scope)
         for (method, path), scope in ROUTES.items()
         if scope is not None
     }

@@ -15,17 +15,39 @@ from service.models import ModelRegistry
 from service.presence import Presence
 from service.problems import Problem
 from service.recommender import Recommender
+from service.store.outcomes import Appended, Erased, Merged
+from service.store.people_codec import Held, HeldEvent
 
 
 class EventStore(Protocol):
     """Stores events and says whether it answers; both raise StoreUnavailable."""
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new, False for a duplicate."""
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events; say of each what became of it."""
         ...
 
     async def ping(self) -> Any:
         """Return if the store answers."""
+        ...
+
+
+class People(Protocol):
+    """Shows, forgets and joins what is held of users; all raise StoreUnavailable."""
+
+    async def held(self, user_id: str) -> Held:
+        """Return everything that is held of a user."""
+        ...
+
+    async def events(self, user_id: str) -> tuple[HeldEvent, ...]:
+        """Return a user's history, oldest first."""
+        ...
+
+    async def erase(self, user_id: str) -> Erased:
+        """Forget a user."""
+        ...
+
+    async def merge(self, from_user_id: str, into_user_id: str) -> Merged:
+        """Give one user's history to another one and forget the first; raises UserChanging."""
         ...
 
 
@@ -38,6 +60,7 @@ class Services:
     presence: Presence
     history: EventStore
     exposures: Exposures
+    people: People
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int

@@ -11,11 +11,12 @@ from service.api.event_schemas import (
     EventBatch,
     EventBatchResponse,
     EventResult,
-    EventStatus,
 )
+from service.api.timestamps import rfc3339
 from service.contract.events import Event
 from service.metrics import Metrics
-from service.problems import FieldProblem
+from service.problems import FieldProblem, shown
+from service.store.outcomes import Appended
 
 router = APIRouter(tags=["events"])
 
@@ -34,15 +35,14 @@ async def store_events(
 ) -> list[EventResult]:
     """Store the events that are right and return what became of each, in the given order."""
     right = [event for event in checked if isinstance(event, Event)]
-    are_new = iter(await history.append(right) if right else ())
+    appended = iter(await history.append(right) if right else ())
     results = []
     for attempt, event in zip(attempts, checked, strict=True):
         if isinstance(event, FieldProblem):
             rejected = EventResult(event_id=attempt.event_id, status="rejected", error=event)
             results.append(rejected)
         else:
-            status: EventStatus = "accepted" if next(are_new) else "duplicate"
-            results.append(EventResult.model_construct(event_id=event.event_id, status=status))
+            results.append(result_of(event, next(appended)))
     return results
 
 
@@ -55,6 +55,21 @@ def newly_stored(
         for event, result in zip(checked, results, strict=True)
         if isinstance(event, Event) and result.status == "accepted"
     ]
+
+
+def result_of(event: Event, appended: Appended) -> EventResult:
+    """Return what became of an event that the store was given."""
+    if appended.kind in ("accepted", "duplicate"):
+        return EventResult.model_construct(event_id=event.event_id, status=appended.kind)
+    limit = rfc3339(appended.limit_ms)
+    if appended.kind == "expired":
+        field, value = "timestamp", rfc3339(event.timestamp_ms)
+        fix = f"is before {limit}, and events older than that are not kept; leave it out"
+    else:
+        field, value = "user_id", event.user_id
+        fix = f"was erased at {limit}; events before that are not stored"
+    error = FieldProblem(field=field, value=shown(value), fix=fix)
+    return EventResult.model_construct(event_id=event.event_id, status="rejected", error=error)
 
 
 def count_results(results: list[EventResult], metrics: Metrics) -> EventBatchResponse:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from service.api.answer_schemas import RecommendResponse
 from service.api.dependencies import ServicesDep, problems
+from service.api.paths import USER
 from service.api.rank_schemas import RankRequest
 from service.api.schemas import RecommendParams, RecommendRequest
 from service.recommendation import PageQuery
@@ -14,7 +15,7 @@ router = APIRouter(tags=["recommendations"])
 
 
 @router.get(
-    "/v1/users/{user_id:path}/recommendations",
+    USER + "/recommendations",
     response_model_exclude_none=True,
     responses=problems(422, 503),
 )

@@ -128,20 +128,33 @@ async def prepare_store(
     """
     expected = {"layout": LAYOUT_VERSION, "num_partitions": settings.num_partitions}
     with translate_redis_errors(metrics, "prepare"):
-        pipeline = client.pipeline(transaction=False)
-        for name, value in expected.items():
-            pipeline.execute_command("HSETNX", META_KEY, name, value)
-        pipeline.execute_command("HMGET", META_KEY, *expected)
-        stored = (await pipeline.execute())[-1]
+        stored = await _stored_layout(client, expected, claim=False)
+        if None in stored:
+            stored = await _stored_layout(client, expected, claim=True)
         warnings = await _durability_warnings(client) if warn else []
     for (name, value), found in zip(expected.items(), stored, strict=True):
-        if int(found) != value:
+        if found is None or int(found) != value:
             raise StoreMismatch(
-                f"{META_KEY}: {name} is {int(found)} in Redis and {value} here; "
+                f"{META_KEY}: {name} is {_text(found)} in Redis and {value} here; "
                 f"set it as it was, or start with an empty store"
             )
     for warning in warnings:
         get_logger(__name__).warning("store_may_lose_histories", reason=warning)
+
+
+async def _stored_layout(
+    client: RedisClient, expected: dict[str, int], *, claim: bool
+) -> list[bytes | None]:
+    """Return what the store says of its layout; with `claim` what it does not say is set first.
+
+    Asked before it is claimed: a server whose memory is full refuses even a write without effect.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for name, value in expected.items() if claim else ():
+        pipeline.execute_command("HSETNX", META_KEY, name, value)
+    pipeline.execute_command("HMGET", META_KEY, *expected)
+    stored: list[bytes | None] = (await pipeline.execute())[-1]
+    return stored
 
 
 async def _durability_warnings(client: RedisClient) -> list[str]:

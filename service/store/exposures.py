@@ -118,7 +118,10 @@ class ExposureStore:
             keys.stream_key(partition),
         ]
         if exposure.user_id is not None:
-            call_keys.append(keys.shown_key(partition, exposure.user_id))
+            call_keys += [
+                keys.shown_key(partition, exposure.user_id),
+                keys.tombstone_key(partition, exposure.user_id),
+            ]
         args: list[bytes | str | int | float] = [
             _encode_answer(exposure),
             keys.ANSWER_TTL_S,
@@ -128,6 +131,7 @@ class ExposureStore:
             encode_shown(exposure),
             keys.SHOWN_MAX_ITEMS * SHOWN_BYTES,
             keys.SHOWN_TTL_S,
+            exposure.timestamp_ms,
         ]
         return ScriptCall(call_keys, args)
 

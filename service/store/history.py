@@ -21,6 +21,9 @@ from service.store.client import (
     unavailable,
 )
 from service.store.history_codec import History, decode_history, encode_event, encode_payload
+from service.store.limits import append_limits, oldest_ms
+from service.store.outcomes import DUPLICATE, Appended
+from service.store.people import PeopleStore
 
 # More events than this are sent in several round trips, so that reads get their turn between.
 MAX_EVENTS_PER_TRIP = 1_000
@@ -67,12 +70,13 @@ class HistoryStore:
         self._now_ms = now_ms
         self._script = Script("append_events.lua")
         self._prepared = False
+        self.people = PeopleStore(client, settings, metrics, now_ms)
         self._reads = self._batcher("redis-read", self._read_many)
         self._appends = self._batcher("redis-append", self._append_many)
         self._pings = self._batcher("redis-ping", self._ping_many)
 
-    async def append(self, events: Sequence[Event]) -> list[bool]:
-        """Store events; return for each, in the order given, True if new, False if a duplicate.
+    async def append(self, events: Sequence[Event]) -> list[Appended]:
+        """Store events; return for each, in the order given, what became of it.
 
         When this returns, a read sees them. Raises StoreUnavailable if any could not be stored;
         others of the same call may have been, so the caller sends all of them again.
@@ -99,6 +103,7 @@ class HistoryStore:
         """Finish what has begun; the client stays open, it belongs to whoever made it."""
         for batcher in (self._appends, self._reads, self._pings):
             await batcher.close(grace_s)
+        await self.people.close(grace_s)
 
     def _batcher(
         self, name: str, compute: Callable[[list[Item]], Awaitable[list[Result]]]
@@ -134,45 +139,53 @@ class HistoryStore:
             )
         with translate_redis_errors(self._metrics, "read"):
             answers = await pipeline.execute(raise_on_error=False)
-        return [self._decoded(answer) for answer in answers]
+        since_ms = oldest_ms(self._now_ms(), self._settings)
+        return [self._decoded(answer, since_ms) for answer in answers]
 
-    def _decoded(self, answer: list[bytes | None] | Exception) -> History | ServiceError:
+    def _decoded(
+        self, answer: list[bytes | None] | Exception, since_ms: int
+    ) -> History | ServiceError:
         """Return one user's history, or the error that only this user's callers should meet."""
         if isinstance(answer, Exception):
             return unavailable(self._metrics, "read", answer)
         try:
-            return decode_history(*answer)
+            packed, seen = answer
+            return decode_history(packed, seen, since_ms)
         except StoreMismatch as exc:
             return exc
 
     async def _append_many(
         self, posts: list[tuple[Event, ...]]
-    ) -> list[list[bool] | StoreUnavailable]:
+    ) -> list[list[Appended] | StoreUnavailable]:
         await self._prepare()
-        results: list[list[bool] | StoreUnavailable] = [[False] * len(post) for post in posts]
-        for trip in _round_trips(self._user_appends(posts)):
+        results: list[list[Appended] | StoreUnavailable] = [
+            [DUPLICATE] * len(post) for post in posts
+        ]
+        now_ms = self._now_ms()
+        since_ms = oldest_ms(now_ms, self._settings)
+        for trip in _round_trips(self._user_appends(posts, now_ms)):
             with translate_redis_errors(self._metrics, "append"):
                 answers = await self._script.run(self._client, [one.call for one in trip])
             for one, answer in zip(trip, answers, strict=True):
-                self._note(results, one, answer)
+                self._note(results, one, answer, since_ms)
         return results
 
     def _note(
         self,
-        results: list[list[bool] | StoreUnavailable],
+        results: list[list[Appended] | StoreUnavailable],
         one: _UserAppend,
         answer: list[int] | Exception,
+        since_ms: int,
     ) -> None:
         """Put one user's answer where the caller's events were; an error is all the caller's."""
         result = results[one.post]
         if isinstance(answer, Exception):
             results[one.post] = unavailable(self._metrics, "append", answer)
         elif isinstance(result, list):
-            for position, accepted in zip(one.positions, answer, strict=True):
-                result[position] = accepted == 1
+            for position, number in zip(one.positions, answer[1:], strict=True):
+                result[position] = Appended.of(number, since_ms)
 
-    def _user_appends(self, posts: Sequence[Sequence[Event]]) -> list[_UserAppend]:
-        first_day = self._now_ms() // keys.MS_PER_DAY - keys.COUNTER_DAYS + 1
+    def _user_appends(self, posts: Sequence[Sequence[Event]], now_ms: int) -> list[_UserAppend]:
         appends = []
         for post, events in enumerate(posts):
             positions_of: defaultdict[str, list[int]] = defaultdict(list)
@@ -181,45 +194,37 @@ class HistoryStore:
             for user_id, positions in positions_of.items():
                 # Stable: events of one time stay in the order in which they were sent.
                 positions.sort(key=lambda position: events[position].timestamp_ms)
-                call = self._call(user_id, [events[position] for position in positions], first_day)
+                call = self._call(user_id, [events[position] for position in positions], now_ms)
                 appends.append(_UserAppend(post, positions, call))
         return appends
 
-    def _call(self, user_id: str, events: Sequence[Event], first_day: int) -> ScriptCall:
+    def _call(self, user_id: str, events: Sequence[Event], now_ms: int) -> ScriptCall:
         partition = self._partition(user_id)
         call_keys = [
             keys.history_key(partition, user_id),
             keys.seen_key(partition, user_id),
             keys.stream_key(partition),
+            keys.tombstone_key(partition, user_id),
         ]
+        first_counter = len(call_keys) + 1
+        first_day = now_ms // keys.MS_PER_DAY - keys.COUNTER_DAYS + 1
         days = {event.timestamp_ms // keys.MS_PER_DAY for event in events}
         # Older days are no longer popular, and their counters have gone.
         counted = {
             day: place for place, day in enumerate(sorted(d for d in days if d >= first_day))
         }
         call_keys += [keys.counter_key(partition, day) for day in counted]
-        args: list[bytes | str | int | float] = self._limits()
+        args = append_limits(self._settings, now_ms)
         for event in events:
             place = counted.get(event.timestamp_ms // keys.MS_PER_DAY)
             args += (
                 encode_event(event),
                 event.item_id,
                 EVENT_WEIGHTS[event.event_type],
-                0 if place is None else place + 4,
+                0 if place is None else place + first_counter,
                 encode_payload(event),
             )
         return ScriptCall(call_keys, args)
-
-    def _limits(self) -> list[bytes | str | int | float]:
-        settings = self._settings
-        return [
-            settings.max_events,
-            settings.max_seen,
-            settings.history_ttl_days * keys.SECONDS_PER_DAY,
-            settings.stream_max_events,
-            keys.COUNTER_TTL_S,
-            keys.COUNTER_MAX_ITEMS,
-        ]
 
     def _partition(self, user_id: str) -> int:
         return keys.partition_of(user_id, self._settings.num_partitions)

@@ -96,20 +96,20 @@ def encode_payload(event: Event) -> bytes:
     return json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def decode_history(packed: bytes | None, seen: bytes | None) -> History:
-    """Return the history in two stored values; raises StoreMismatch if they are something else."""
+def decode_history(packed: bytes | None, seen: bytes | None, oldest_ms: int = 0) -> History:
+    """Return the history in two stored values, without events from before `oldest_ms`.
+
+    Raises StoreMismatch if they are something else.
+    """
     if not packed and not seen:
         return History.empty()
-    item_ids, records = _unpack(packed or _HEADER.pack(LAYOUT_VERSION, 0))
-    if seen and len(seen) % SEEN_BYTES:
-        raise StoreMismatch(f"seen items: {len(seen)} bytes are no multiple of {SEEN_BYTES}")
-    overflow = np.frombuffer(seen or b"", _SEEN_DTYPE)
+    item_ids, records = unpack_history(packed, oldest_ms)
+    overflow = unpack_seen(seen)
     quarters = records["tz_quarters"].astype(np.int64)
-    high = records["time_high"].astype(np.int64)
     return History(
         item_ids=item_ids,
         event_types=records["event_type"].astype(np.int64),
-        timestamps_ms=(high << 32) | records["time_low"].astype(np.int64),
+        timestamps_ms=record_times_ms(records),
         tz_offsets_min=np.where(quarters == TZ_UNKNOWN, 0, quarters * TZ_UNIT_MIN),
         values=records["value"].astype(np.float32),
         durations_s=records["duration_s"].astype(np.float32),
@@ -120,7 +120,12 @@ def decode_history(packed: bytes | None, seen: bytes | None) -> History:
     )
 
 
-def _unpack(packed: bytes) -> tuple[tuple[str, ...], NDArray[np.void]]:
+def unpack_history(
+    packed: bytes | None, oldest_ms: int = 0
+) -> tuple[tuple[str, ...], NDArray[np.void]]:
+    """Return the item ids and the records, both (num_events,), of events since `oldest_ms`."""
+    if not packed:
+        return (), np.zeros(0, _RECORD_DTYPE)
     if len(packed) < HEADER_BYTES:
         raise StoreMismatch(f"history: {len(packed)} bytes are shorter than its header")
     version, count = _HEADER.unpack_from(packed)
@@ -133,7 +138,22 @@ def _unpack(packed: bytes) -> tuple[tuple[str, ...], NDArray[np.void]]:
     item_ids = tuple(packed[ids_start:].decode().split("\0")[:-1])
     if len(item_ids) != count:
         raise StoreMismatch(f"history: {len(item_ids)} item ids for {count} events")
-    return item_ids, np.frombuffer(packed, _RECORD_DTYPE, count, HEADER_BYTES)
+    records = np.frombuffer(packed, _RECORD_DTYPE, count, HEADER_BYTES)
+    num_expired = int(np.searchsorted(record_times_ms(records), oldest_ms))
+    return item_ids[num_expired:], records[num_expired:]
+
+
+def record_times_ms(records: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return the records' times, ms since the epoch, (num_events,)."""
+    high = records["time_high"].astype(np.int64)
+    return (high << 32) | records["time_low"].astype(np.int64)
+
+
+def unpack_seen(seen: bytes | None) -> NDArray[np.void]:
+    """Return the records of what left a history, (num_seen,)."""
+    if seen and len(seen) % SEEN_BYTES:
+        raise StoreMismatch(f"seen items: {len(seen)} bytes are no multiple of {SEEN_BYTES}")
+    return np.frombuffer(seen or b"", _SEEN_DTYPE)
 
 
 def _float32(value: float | None) -> float:

@@ -9,6 +9,8 @@ import re
 import uuid
 import zlib
 
+from service.contract.events import user_hash
+
 MS_PER_DAY = 86_400_000
 SECONDS_PER_DAY = 86_400
 LAYOUT_VERSION = 1
@@ -100,3 +102,18 @@ def answer_key(partition: int, recommendation_id: str) -> str:
 def list_key(partition: int, recommendation_id: str) -> str:
     """Name a ranked list that is read page by page: JSON without the user; lives LIST_TTL_S."""
     return f"{{p{partition}}}:l1:{recommendation_id}"
+
+
+def stream_copy_key(partition: int, token: str) -> str:
+    """Name the copy of a stream that is written anew: lives a minute after its last page."""
+    return f"{{p{partition}}}:ev1:copy:{token}"
+
+
+def rewrite_key(partition: int) -> str:
+    """Name the last erasure whose entries' bytes are still in the stream: text, as the stream."""
+    return f"{{p{partition}}}:ev1:rewrite"
+
+
+def tombstone_key(partition: int, user_id: str) -> str:
+    """Name the time of a user's erasure, ms, as text: lives tombstone_days; without the id."""
+    return f"{{p{partition}}}:t1:{user_hash(user_id)}"

@@ -33,6 +33,7 @@ class RankedItems:
     user_id: UserId | None
     model_version: str
     items: tuple[ListedItem, ...]
+    created_ms: int = 0
 
 
 class ListStore:
@@ -45,28 +46,38 @@ class ListStore:
 
     async def save(self, ranked: RankedItems) -> None:
         """Keep a list for LIST_TTL_S; raises StoreUnavailable."""
-        key = self._key(ranked.recommendation_id)
-        if key is None:
-            raise ValueError(f"{ranked.recommendation_id!r} is no recommendation's id of ours")
+        text = ranked.recommendation_id
+        partition = keys.partition_of_recommendation(text, self._num_partitions)
+        if partition is None:
+            raise ValueError(f"{text!r} is no recommendation's id of ours")
+        key = keys.list_key(partition, text)
         await self._run("list-save", "SET", key, _encode(ranked), "EX", keys.LIST_TTL_S)
 
     async def load(self, recommendation_id: str, user_id: UserId | None) -> RankedItems | None:
-        """Return a user's list, None if there is none of this id for this user (any more)."""
-        key = self._key(recommendation_id)
-        packed = None if key is None else await self._run("list-load", "GET", key)
-        return None if packed is None else _decode(recommendation_id, user_id, packed)
+        """Return a user's list, None if there is none of this id for this user (any more).
 
-    def _key(self, recommendation_id: str) -> str | None:
+        A list that was made before its user was erased is gone with the user.
+        """
         partition = keys.partition_of_recommendation(recommendation_id, self._num_partitions)
-        return None if partition is None else keys.list_key(partition, recommendation_id)
+        if partition is None:
+            return None
+        wanted = [keys.list_key(partition, recommendation_id)]
+        if user_id is not None:
+            if partition != keys.partition_of(user_id, self._num_partitions):
+                return None
+            wanted.append(keys.tombstone_key(partition, user_id))
+        packed, *erased = await self._run("list-load", "MGET", *wanted)
+        ranked = None if packed is None else _decode(recommendation_id, user_id, packed)
+        if ranked and erased and erased[0] and int(erased[0]) >= ranked.created_ms:
+            return None
+        return ranked
 
-    async def _run(self, operation: str, *command: str | bytes | int) -> bytes | None:
+    async def _run(self, operation: str, *command: str | bytes | int) -> Any:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.execute_command(*command)
         with translate_redis_errors(self._metrics, operation):
             [answer] = await pipeline.execute()
-        found: bytes | None = answer
-        return found
+        return answer
 
 
 def _owner(user_id: UserId | None) -> str:
@@ -77,6 +88,7 @@ def _encode(ranked: RankedItems) -> bytes:
     document = {
         "owner": _owner(ranked.user_id),
         "model": ranked.model_version,
+        "at": ranked.created_ms,
         "items": [[item.item_id, item.score, item.source] for item in ranked.items],
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
@@ -89,6 +101,7 @@ def _decode(recommendation_id: str, user_id: UserId | None, packed: bytes) -> Ra
         if document["owner"] != _owner(user_id):
             return None
         items = tuple(ListedItem(*row) for row in rows)
-        return RankedItems(recommendation_id, user_id, document["model"], items)
+        version, created_ms = document["model"], document["at"]
+        return RankedItems(recommendation_id, user_id, version, items, created_ms)
     except (KeyError, TypeError) as exc:
         raise StoreMismatch("a ranked list has another layout than this build's") from exc

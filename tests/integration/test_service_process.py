@@ -76,11 +76,24 @@ def test_every_line_of_the_log_is_json_and_names_no_user(bundle_path: Path, tmp_
     """Log collectors parse lines, and personal data does not belong in them."""
     with serving(bundle_path, "--data-dir", str(tmp_path)) as (process, client):
         recommended(client, "anna-the-user")
+        post(client, "action-1", user_id="anna-the-user")
+        client.get("/v1/users/anna-the-user/events?cursor=anna-the-user")
+        users = {"from_user_id": "anna-the-user", "into_user_id": "also-the-user"}
+        assert client.post("/v1/users/merge", json=users).json()["events"] == 1
+        assert client.get("/v1/users/also-the-user").json()["num_events"] == 1
+        assert client.delete("/v1/users/also-the-user").json()["events"] == 1
+        assert client.delete("/v1/users", params={"user_id": "anna-the-user"}).is_success
         process.end()
-    requests = [line for line in log_lines(process) if line["event"] == "request"]
-    assert [line["route"] for line in requests] == ["/v1/users/{user_id}/recommendations"]
+    lines = log_lines(process)
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line["route"] for line in requests][::6] == [
+        "/v1/users/{user_id}/recommendations",
+        "/v1/users",
+    ]
     assert requests[0]["request_id"]
-    assert "anna-the-user" not in process.output
+    [merged, erased, again] = [line for line in lines if line["logger"] == "service.store.people"]
+    assert merged["into"] == erased["user"] != merged["user"] == again["user"]
+    assert "the-user" not in process.output
 
 
 def test_a_request_in_flight_is_finished_before_the_process_ends(

@@ -1,8 +1,11 @@
 import httpx
 
+from service.app import create_app
+from service.bundle_loader import LoadedBundle
+from service.config import Settings
 from tests.builders import MS_PER_HOUR, event_json
-from tests.clients import metric
-from tests.fakes import NOON_MS, FakeHistory
+from tests.clients import client_of, metric
+from tests.fakes import DAY_MS, NOON_MS, FakeClock, FakeHistory, fake_stores
 
 
 async def post(client: httpx.AsyncClient, *events: object) -> httpx.Response:
@@ -81,6 +84,22 @@ async def test_the_future_is_refused_beyond_what_clocks_differ(client: httpx.Asy
     outside = await post(client, event_json(timestamp=limit + 1))
     assert inside.json()["accepted"] == 1
     assert outside.json()["results"][0]["error"]["field"] == "timestamp"
+
+
+async def test_an_event_older_than_what_is_kept_is_rejected_with_the_limit(
+    settings: Settings, bundle: LoadedBundle, clock: FakeClock
+) -> None:
+    """Ten days before noon is kept, a millisecond more is not, and nobody is told that it was."""
+    history = FakeHistory(retention_days=10, clock=clock)
+    app = create_app(settings, **fake_stores(history=history), bundle=bundle, clock=clock)
+    limit = NOON_MS - 10 * DAY_MS
+    async with client_of(app) as client:
+        answer = await post(client, event_json(timestamp=limit), event_json(timestamp=limit - 1))
+    kept, old = answer.json()["results"]
+    assert (kept["status"], old["status"]) == ("accepted", "rejected")
+    assert old["error"]["field"] == "timestamp"
+    assert old["error"]["value"] == "'2026-01-04T11:59:59.999Z'"
+    assert "before 2026-01-04T12:00:00.000Z" in old["error"]["fix"]
 
 
 async def test_an_unknown_event_type_is_rejected_with_the_known_ones(

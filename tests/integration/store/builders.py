@@ -40,11 +40,13 @@ async def empty(url: str) -> None:
 
 
 @asynccontextmanager
-async def store_at(url: str, **settings: Any) -> AsyncIterator[HistoryStore]:
+async def store_at(
+    url: str, *, clock: FakeClock | None = None, **settings: Any
+) -> AsyncIterator[HistoryStore]:
     """Open a history store on the server at a URL; close both it and its client."""
     chosen = Settings(redis_url=url, **({"redis_timeout_ms": PATIENT_MS} | settings))
     client = connect(chosen)
-    store = HistoryStore(client, chosen, Metrics(), now_ms=FakeClock())
+    store = HistoryStore(client, chosen, Metrics(), now_ms=clock or FakeClock())
     try:
         yield store
     finally:

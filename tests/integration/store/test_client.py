@@ -10,6 +10,7 @@ from service.store.client import RedisClient, connect
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
+from service.store.outcomes import ACCEPTED
 from service.store.serving_reports import ServingReport, ServingReports
 from service.store.tokens import Bucket, TokenStore
 from tests.fakes import NOON_MS
@@ -49,7 +50,7 @@ async def test_a_server_that_forbids_config_is_used_all_the_same(tmp_path: Path)
         await client.acl_setuser("default", enabled=True, commands=["-config"])
         await client.aclose()
         async with store_at(server.url) as store:
-            assert await store.append([event(1)]) == [True]
+            assert await store.append([event(1)]) == [ACCEPTED]
 
 
 async def test_the_connection_names_itself(redis_client: RedisClient) -> None:
@@ -73,9 +74,12 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
         await client.aclose()
         url = server.url.replace("unix://", "unix://shop:word@")
         async with store_at(url, max_events=2) as store:
-            assert await store.append([event(n) for n in range(3)]) == [True] * 3
+            assert await store.append([event(n) for n in range(3)]) == [ACCEPTED] * 3
             assert (await store.read("anna")).item_ids == ("i1", "i2")
             await store.ping()
+            assert len((await store.people.held("anna")).stream) == 3
+            await store.people.merge("anna", "ben")
+            assert (await store.people.erase("ben")).num_events == 2
         settings = Settings(redis_url=url)
         client = connect(settings)
         announcements = ModelAnnouncements(client, Metrics())

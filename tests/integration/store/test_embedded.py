@@ -10,6 +10,7 @@ import pytest
 
 from service.errors import EmbeddedServerFailed, StoreUnavailable
 from service.store.embedded import EmbeddedValkey
+from service.store.outcomes import ACCEPTED, DUPLICATE
 from tests.integration.store.builders import event, store_at
 
 pytestmark = pytest.mark.integration
@@ -46,7 +47,7 @@ async def test_histories_survive_a_restart(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path) as server:
         async with store_at(server.url) as store:
             assert (await store.read("anna")).item_ids == ("i1",)
-            assert await store.append([event(1), event(2)]) == [False, True]
+            assert await store.append([event(1), event(2)]) == [DUPLICATE, ACCEPTED]
 
 
 async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: 
     with EmbeddedValkey(tmp_path) as server:
         async with store_at(server.url) as store:
             for number in range(50):
-                assert await store.append([event(number)]) == [True]
+                assert await store.append([event(number)]) == [ACCEPTED]
             os.kill(server.pid, signal.SIGKILL)
     with EmbeddedValkey(tmp_path) as server:
         async with store_at(server.url) as store:
@@ -77,7 +78,7 @@ async def test_a_store_whose_server_is_down_says_so_and_works_when_it_is_back(
             await store.append([event(2)])
         with EmbeddedValkey(tmp_path) as server:
             point(link, server)
-            assert await store.append([event(2)]) == [True]
+            assert await store.append([event(2)]) == [ACCEPTED]
             assert (await store.read("anna")).item_ids == ("i1", "i2")
 
 

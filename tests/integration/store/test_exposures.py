@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.store import keys
 from service.store.client import RedisClient, connect
 from service.store.exposures import ExposureStore, decode_shown
+from service.store.history import HistoryStore
 from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
@@ -127,3 +128,21 @@ def test_bytes_of_another_layout_are_refused() -> None:
     with pytest.raises(StoreMismatch, match="15 bytes"):
         decode_shown(b"x" * 15)
     assert decode_shown(None).timestamps_ms.dtype == np.int64
+
+
+async def test_an_erasure_takes_what_was_shown_and_what_is_on_its_way(
+    store: ExposureStore, history_store: HistoryStore, redis_client: RedisClient
+) -> None:
+    """The fake clock stands at noon: an answer of that time is before the erasure, a later not."""
+    await store.record(exposure("a"))
+    assert len((await history_store.people.held("anna")).shown) == 1
+    erased = await history_store.people.erase("anna")
+    assert erased.num_stream_entries == 1
+    await store.record(exposure("b"))
+    assert len((await store.shown(ANNA)).item_hashes) == 0
+    assert (await history_store.people.held("anna")).stream == ()
+    for name in [name async for name in redis_client.scan_iter("*")]:
+        dumped = await redis_client.dump(name)
+        assert b"anna" not in bytes(name) + bytes(dumped or b"")
+    await store.record(exposure("c", at_ms=NOON_MS + 1))
+    assert len((await store.shown(ANNA)).item_hashes) == 1

@@ -8,6 +8,7 @@ from service.contract.events import EVENT_TYPE_CODES
 from service.contract.vocabulary import item_hash
 from service.store.history import HistoryStore
 from service.store.history_codec import History
+from service.store.outcomes import ACCEPTED, DUPLICATE
 from tests.fakes import NOON_MS, FakeHistory
 from tests.integration.store.builders import empty, event, events, store_at
 
@@ -39,7 +40,7 @@ async def test_a_read_sees_what_was_just_appended(store: Store) -> None:
     sent = event(
         1, event_type="rating", value=4.5, duration_s=2.5, lat=48.25, lon=-16.5, tz_offset_min=120
     )
-    assert await store.append([sent]) == [True]
+    assert await store.append([sent]) == [ACCEPTED]
     read = await store.read("anna")
     assert read.item_ids == ("i1",)
     assert read.event_types.tolist() == [EVENT_TYPE_CODES["rating"]]
@@ -61,15 +62,15 @@ async def test_appending_nothing_does_nothing(store: Store) -> None:
 
 async def test_a_retry_is_a_duplicate_whether_sent_apart_or_together(store: Store) -> None:
     """Callers retry whatever was not answered; counting twice would distort the history."""
-    assert await store.append(events(1, 2, 2)) == [True, True, False]
-    assert await store.append(events(2, 3, 1)) == [False, True, False]
+    assert await store.append(events(1, 2, 2)) == [ACCEPTED, ACCEPTED, DUPLICATE]
+    assert await store.append(events(2, 3, 1)) == [DUPLICATE, ACCEPTED, DUPLICATE]
     assert (await store.read("anna")).item_ids == ("i1", "i2", "i3")
 
 
 async def test_an_event_id_decides_whatever_else_differs(store: Store) -> None:
     """A retry may be stamped anew; the id is the event's identity."""
     await store.append([event(1)])
-    assert await store.append([event(1, item_id="i7", timestamp_ms=NOON_MS)]) == [False]
+    assert await store.append([event(1, item_id="i7", timestamp_ms=NOON_MS)]) == [DUPLICATE]
     assert (await store.read("anna")).item_ids == ("i1",)
 
 
@@ -100,7 +101,7 @@ async def test_results_are_in_the_order_of_the_events(store: Store) -> None:
     """The caller matches a status to an event by its place."""
     await store.append(events(2))
     mixed = [event(3), event(2), event(1, user_id="ben"), event(1)]
-    assert await store.append(mixed) == [True, False, True, True]
+    assert await store.append(mixed) == [ACCEPTED, DUPLICATE, ACCEPTED, ACCEPTED]
 
 
 async def test_a_history_keeps_its_newest_events(store: Store) -> None:
@@ -123,17 +124,17 @@ async def test_what_left_the_history_still_counts_as_seen(store: Store) -> None:
 async def test_an_event_older_than_a_full_history_is_seen_but_not_kept(store: Store) -> None:
     """It is accepted, since nothing may be lost; its late retry is a duplicate all the same."""
     await store.append(events(2, 3, 4, 5))
-    assert await store.append([event(1)]) == [True]
+    assert await store.append([event(1)]) == [ACCEPTED]
     read = await store.read("anna")
     assert read.item_ids == ("i2", "i3", "i4", "i5")
     assert read.seen_hashes.tolist() == [item_hash("i1")]
-    assert await store.append([event(1)]) == [False]
+    assert await store.append([event(1)]) == [DUPLICATE]
 
 
 async def test_an_event_that_left_the_history_is_still_a_duplicate(store: Store) -> None:
     """Idempotency must not end with the window: i1 has left when its retry comes."""
     await store.append(events(1, 2, 3, 4, 5))
-    assert await store.append([event(1)]) == [False]
+    assert await store.append([event(1)]) == [DUPLICATE]
 
 
 async def test_what_left_long_ago_is_forgotten(store: Store) -> None:
@@ -148,7 +149,7 @@ async def test_what_left_long_ago_is_forgotten(store: Store) -> None:
 async def test_users_do_not_mix(store: Store) -> None:
     """One post may hold the events of many."""
     sent = [event(n, user_id=f"user-{n % 7}") for n in range(21)]
-    assert all(await store.append(sent))
+    assert await store.append(sent) == [ACCEPTED] * 21
     for user in range(7):
         read = await store.read(f"user-{user}")
         assert read.item_ids == tuple(f"i{n}" for n in range(user, 21, 7))

@@ -25,6 +25,7 @@ from service.store.keys import (
     seen_key,
     stream_key,
 )
+from service.store.outcomes import ACCEPTED, DUPLICATE
 from tests.fakes import NOON_MS
 from tests.integration.store.builders import event, events, store_at
 
@@ -40,8 +41,8 @@ async def test_an_append_works_after_the_server_forgot_the_script(
     await history_store.append([event(1)])
     await redis_client.script_flush()
     sent = [event(n, user_id=f"user-{n % 3}") for n in range(9)]
-    assert await history_store.append(sent) == [True] * 9
-    assert await history_store.append([event(1)]) == [False]
+    assert await history_store.append(sent) == [ACCEPTED] * 9
+    assert await history_store.append([event(1)]) == [DUPLICATE]
 
 
 async def test_numbers_that_look_like_an_event_id_are_not_taken_for_it(
@@ -50,11 +51,11 @@ async def test_numbers_that_look_like_an_event_id_are_not_taken_for_it(
     """The script searches packed records for 6 bytes; only those at the id's place count."""
     looks = event_hash("e2") + b"\0\0"
     value, duration_s = struct.unpack("<2f", looks)
-    assert await history_store.append([event(1, value=value, duration_s=duration_s)]) == [True]
+    assert await history_store.append([event(1, value=value, duration_s=duration_s)]) == [ACCEPTED]
     read = await history_store.read("anna")
     assert struct.pack("<2f", read.values[0], read.durations_s[0]) == looks
-    assert await history_store.append([event(2)]) == [True]
-    assert await history_store.append([event(2)]) == [False]
+    assert await history_store.append([event(2)]) == [ACCEPTED]
+    assert await history_store.append([event(2)]) == [DUPLICATE]
 
 
 async def test_concurrent_appends_to_one_user_lose_nothing(
@@ -64,7 +65,7 @@ async def test_concurrent_appends_to_one_user_lose_nothing(
     await redis_client.flushall()
     async with store_at(valkey.url) as one, store_at(valkey.url) as other:
         appends = [(one, other)[n % 2].append([event(n)]) for n in range(150)]
-        assert await asyncio.gather(*appends) == [[True]] * 150
+        assert await asyncio.gather(*appends) == [[ACCEPTED]] * 150
         read = await one.read("anna")
     assert read.item_ids == tuple(f"i{n}" for n in range(150))
 
@@ -188,7 +189,7 @@ async def test_a_users_broken_value_is_that_users_error_only(
         return_exceptions=True,
     )
     assert isinstance(outcomes[0], StoreUnavailable)
-    assert outcomes[1] == [True]
+    assert outcomes[1] == [ACCEPTED]
     await redis_client.set(history_key(PARTITION, "anna"), b"\x09\x00\x00")
     with pytest.raises(StoreMismatch, match="layout 9"):
         await history_store.read("anna")

@@ -1,5 +1,7 @@
 """Ranked lists on a real Valkey: kept for a while, for whom they were made."""
 
+from dataclasses import replace
+
 import pytest
 
 from service.config import Settings
@@ -7,7 +9,9 @@ from service.contract.events import UserId
 from service.metrics import Metrics
 from service.store import keys
 from service.store.client import RedisClient
+from service.store.history import HistoryStore
 from service.store.lists import ListedItem, ListStore, RankedItems
+from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
 
@@ -56,3 +60,14 @@ async def test_ids_that_are_not_ours_find_nothing(store: ListStore) -> None:
     """A cursor is a caller's text: any is an answer, none an error."""
     for text in ("", "x", "ffff" + "0" * 28, "{p1}"):
         assert await store.load(text, None) is None
+
+
+async def test_a_list_goes_with_its_user(store: ListStore, history_store: HistoryStore) -> None:
+    """Made before the erasure it is gone; a person who comes back has new lists."""
+    before = replace(ranked(UserId("anna")), created_ms=NOON_MS)
+    after = replace(ranked(UserId("anna")), created_ms=NOON_MS + 1)
+    for one in (before, after):
+        await store.save(one)
+    await history_store.people.erase("anna")
+    assert await store.load(before.recommendation_id, UserId("anna")) is None
+    assert await store.load(after.recommendation_id, UserId("anna")) == after

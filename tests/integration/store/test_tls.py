@@ -17,6 +17,7 @@ from service.metrics import Metrics
 from service.store.client import connect
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
+from service.store.outcomes import ACCEPTED
 from tests.fakes import FakeClock
 from tests.integration.processes import LoggedProcess, stop
 from tests.integration.store.builders import PATIENT_MS, event
@@ -90,7 +91,7 @@ async def test_events_are_stored_and_read_over_tls(
         tls_before(socket_of(valkey), parties.server, parties.authority) as port,
         store_over_tls(port, **trusting(parties)) as store,
     ):
-        assert await store.append([event(1), event(2)]) == [True, True]
+        assert await store.append([event(1), event(2)]) == [ACCEPTED, ACCEPTED]
         assert (await store.read("anna")).item_ids == ("i1", "i2")
 
 
@@ -144,7 +145,7 @@ async def test_a_server_that_speaks_tls_itself_is_used_all_the_same(
 ) -> None:
     """Nothing between the two: the server checks the client's certificate."""
     async with store_over_tls(redis_with_tls, **trusting(parties)) as store:
-        assert await store.append([event(1)]) == [True]
+        assert await store.append([event(1)]) == [ACCEPTED]
         assert (await store.read("anna")).item_ids == ("i1",)
     async with store_over_tls(redis_with_tls, redis_ca_file=parties.authority.cert) as store:
         with pytest.raises(StoreUnavailable):

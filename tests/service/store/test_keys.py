@@ -9,9 +9,20 @@ def test_all_keys_of_a_user_share_the_partitions_hash_tag() -> None:
         keys.seen_key(partition, "anna"),
         keys.counter_key(partition, 20_467),
         keys.stream_key(partition),
+        keys.stream_copy_key(partition, "token"),
+        keys.rewrite_key(partition),
+        keys.tombstone_key(partition, "anna"),
     ]
     assert {name[: name.index("}") + 1] for name in names} == {f"{{p{partition}}}"}
-    assert len(set(names)) == 4
+    assert len(set(names)) == 7
+
+
+def test_the_name_of_a_tombstone_does_not_say_whose_it_is() -> None:
+    """It outlives the user's data, and names are read by whoever may list keys."""
+    name = keys.tombstone_key(3, "anna")
+    assert name.startswith("{p3}:t1:")
+    assert "anna" not in name
+    assert name != keys.tombstone_key(3, "ben")
 
 
 def test_braces_in_a_user_id_do_not_move_the_user() -> None:

@@ -1,0 +1,51 @@
+"""How much is kept of a user and for how long, as the scripts are told."""
+
+from typing import TypeAlias
+
+from service.config import Settings
+from service.store import keys
+
+Argument: TypeAlias = bytes | str | int | float
+# A stream that carries no events still tells collectors of erasures.
+MIN_STREAM_ENTRIES = 1_000
+
+
+def oldest_ms(now_ms: int, settings: Settings) -> int:
+    """Return the time before which no event is kept, ms since the epoch, at least 0."""
+    return max(0, now_ms - settings.retention_days * keys.MS_PER_DAY)
+
+
+def append_limits(settings: Settings, now_ms: int) -> list[Argument]:
+    """Return the first arguments of `append_events.lua` when a user posts events."""
+    return _limits(settings, now_ms, settings.stream_max_events, b"")
+
+
+def merge_limits(settings: Settings, now_ms: int, seen: bytes) -> list[Argument]:
+    """Return the first arguments when events come from another user: nothing enters the stream."""
+    return _limits(settings, now_ms, 0, seen)
+
+
+def erase_limits(settings: Settings, now_ms: int) -> list[Argument]:
+    """Return the arguments of `erase_user.lua` that say when and for how long."""
+    return [
+        now_ms,
+        settings.tombstone_days * keys.SECONDS_PER_DAY,
+        settings.history_ttl_days * keys.SECONDS_PER_DAY,
+        max(settings.stream_max_events, MIN_STREAM_ENTRIES),
+        oldest_ms(now_ms, settings),
+    ]
+
+
+def _limits(
+    settings: Settings, now_ms: int, stream_max_events: int, foreign_seen: bytes
+) -> list[Argument]:
+    return [
+        settings.max_events,
+        settings.max_seen,
+        settings.history_ttl_days * keys.SECONDS_PER_DAY,
+        stream_max_events,
+        keys.COUNTER_TTL_S,
+        keys.COUNTER_MAX_ITEMS,
+        oldest_ms(now_ms, settings),
+        foreign_seen,
+    ]
