@@ -25,8 +25,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
 REDIS_OPERATIONS = (
-    "append", "attribute", "expose", "list-load", "list-save", "ping", "popular", "prepare", "read",
-    "shown",
+    "append", "attribute", "catalogue-change", "catalogue-read", "expose", "list-load", "list-save",
+    "ping", "popular", "prepare", "read", "shown",
 )  # fmt: skip
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)

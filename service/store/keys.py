@@ -18,6 +18,12 @@ COUNTER_TTL_S = (COUNTER_DAYS + 1) * SECONDS_PER_DAY
 # A day's counters are cut back to this many items once they pass it by a quarter.
 COUNTER_MAX_ITEMS = 5_000
 
+# The live catalogue is in one slot: what changed, and in which order, must agree.
+CATALOGUE_IDS_KEY = "{items}:ids1"
+CATALOGUE_LOG_KEY = "{items}:log1"
+# Changes that a process may fall behind by before it reads the whole live catalogue again.
+CATALOGUE_LOG_MAX = 20_000
+
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
 
@@ -89,3 +95,11 @@ def answer_key(partition: int, recommendation_id: str) -> str:
 def list_key(partition: int, recommendation_id: str) -> str:
     """Name a ranked list that is read page by page: JSON without the user; lives LIST_TTL_S."""
     return f"{{p{partition}}}:l1:{recommendation_id}"
+
+
+def live_item_key(item_id: str) -> str:
+    """Name what callers said of an item: a hash of JSON values by field; no time to live.
+
+    Bounded by the number of live items, `SOJOURN_MAX_LIVE_ITEMS`.
+    """
+    return f"{{items}}:i1:{item_id}"
