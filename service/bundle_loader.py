@@ -1,7 +1,7 @@
 """Loading: read, verify, check against the golden scores, warm up; or refuse with the reason."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -46,7 +46,8 @@ UNREADABLE = (
 class LoadedBundle:
     """A bundle that passed its own check and is ready to serve.
 
-    `titles` is by item index, element 0 unused; `type_indices` is by event type code.
+    `titles` is by item index, element 0 unused; `type_indices` is by event type code. `withheld`
+    are the items that may not be shown, whatever is asked, ascending.
     """
 
     path: Path
@@ -59,6 +60,12 @@ class LoadedBundle:
     hash_index: HashIndex
     type_indices: Int64s
     popularity: Popularity
+    withheld: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def num_trained(self) -> int:
+        """Return how many items the encoder knows; those behind came after the bundle."""
+        return self.manifest.num_items
 
 
 def load_bundle(path: Path, *, num_threads: int = 1) -> LoadedBundle:

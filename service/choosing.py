@@ -46,7 +46,7 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
     """
     vocabulary = bundle.vocabulary
     candidates = retrieve(vocabulary, query.candidates)
-    excluded = known_indices(vocabulary, query.exclude)
+    excluded = np.concatenate([known_indices(vocabulary, query.exclude), bundle.withheld])
     allowed = without(candidates.indices, excluded, len(vocabulary))
     strangers = tuple(text for text in candidates.unknown if text not in query.exclude)
     if query.filter is not None:

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     redis_timeout_ms: int = Field(default=250, ge=1, le=60_000)
     redis_connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000)
 
+    # Items that callers may put beside the bundle's, or change.
+    max_live_items: int = Field(default=1_000_000, ge=0)
+    catalogue_poll_ms: int = Field(default=250, ge=10, le=60_000)
+
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_future_ms: int = Field(default=300_000, ge=0)
     request_deadline_ms: int = Field(default=2_000, ge=1)

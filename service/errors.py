@@ -116,6 +116,22 @@ class CursorExpired(ServiceError):
     title = "Cursor expired"
 
 
+class CatalogueFull(ServiceError):
+    """Callers have put as many items as may be live."""
+
+    status = 507
+    slug = "catalogue-full"
+    title = "Catalogue full"
+
+
+class UnknownItem(ServiceError):
+    """Neither the bundle nor the live catalogue has the item."""
+
+    status = 404
+    slug = "unknown-item"
+    title = "Unknown item"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One wrong field of a request: where it is (`events.3.lat`) and what would be right."""

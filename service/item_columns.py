@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,19 @@ class TermColumn:
     items: Int64s
     by_item: Int64s
 
+    @classmethod
+    def of(cls, terms: Sequence[Term], places: Int64s, items: Int64s) -> "TermColumn":
+        """Return the column of pairs: item `items[i]` has the term `terms[places[i]]`."""
+        by_place, by_item = np.lexsort((items, places)), np.lexsort((places, items))
+        starts = np.zeros(len(terms) + 1, np.int64)
+        np.cumsum(np.bincount(places, minlength=len(terms)), out=starts[1:])
+        return cls(
+            places={term: place for place, term in enumerate(terms)},
+            starts=starts,
+            items=items[by_place],
+            by_item=np.stack([items[by_item], places[by_item]]),
+        )
+
     def items_of(self, term: Term) -> Int64s:
         """Return the indices of the items that have a term, ascending."""
         # True equals 1 as a key, but no number is ever a term.
@@ -53,6 +66,24 @@ class TermColumn:
             frozenset(places[first:last].tolist())
             for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
         ]
+
+    def patched(self, gone: Mask, added: "TermColumn | None", to_global: Int64s) -> "TermColumn":
+        """Return the column without the pairs of items that are gone, and with those added.
+
+        `gone` is by item index; `to_global` maps the indices of `added` to those here.
+        """
+        items, places = self.by_item
+        kept = ~gone[items]
+        terms = dict(self.places)
+        new_items, new_places = items[:0], places[:0]
+        if added is not None:
+            renamed = np.array([terms.setdefault(term, len(terms)) for term in added.places])
+            new_items, new_places = to_global[added.by_item[0]], renamed[added.by_item[1]]
+        return TermColumn.of(
+            tuple(terms),
+            np.concatenate([places[kept], new_places]),
+            np.concatenate([items[kept], new_items]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +106,14 @@ class ItemColumns:
     @classmethod
     def of(cls, items: Sequence[Item]) -> "ItemColumns":
         """Return the columns of items, the first of which has the index 1."""
-        terms: defaultdict[str, defaultdict[Term, list[int]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
+        terms: defaultdict[str, _Pairs] = defaultdict(_Pairs)
         numbers: dict[str, Float64s] = {}
         hours = {"": 0}
         hours_of = np.zeros(len(items) + 1, np.int64)
         for index, item in enumerate(items, start=1):
             for key, values in _terms_of(item):
                 for value in values:
-                    terms[key][value].append(index)
+                    terms[key].add(value, index)
             for key, number in _numbers_of(item):
                 if key not in numbers:
                     numbers[key] = np.full(len(items) + 1, np.nan)
@@ -92,13 +121,71 @@ class ItemColumns:
             hours_of[index] = hours.setdefault(item.opening_hours or "", len(hours))
         return cls(
             num_items=len(items),
-            terms={key: _term_column(column) for key, column in terms.items()},
+            terms={key: pairs.column() for key, pairs in terms.items()},
             numbers=numbers,
             lats=_coordinates([item.lat for item in items]),
             lons=_coordinates([item.lon for item in items]),
             hours=tuple(hours),
             hours_of=hours_of,
         )
+
+    def patched(self, changed: Mapping[int, Item], num_items: int) -> "ItemColumns":
+        """Return the columns of `num_items` items in which these are as given; the rest is shared.
+
+        Indices above the number of items here are new ones. Costs copies of the columns, not a walk
+        over the items.
+        """
+        to_global = np.array([0, *changed], np.int64)
+        added = ItemColumns.of(list(changed.values()))
+        gone = np.zeros(num_items + 1, np.bool_)
+        gone[to_global[1:]] = True
+        old = self.numbers
+        empty = TermColumn.of((), to_global[:0], to_global[:0])
+        keys = dict.fromkeys([*self.terms, *added.terms])
+        hours = {text: place for place, text in enumerate(self.hours)}
+        new_hours = np.array([hours.setdefault(text, len(hours)) for text in added.hours])
+        hours_of = _longer(self.hours_of, num_items, 0)
+        hours_of[to_global[1:]] = new_hours[added.hours_of[1:]]
+        return ItemColumns(
+            num_items=num_items,
+            terms={
+                key: self.terms.get(key, empty).patched(gone, added.terms.get(key), to_global)
+                for key in keys
+            },
+            numbers={
+                key: _patched_numbers(old.get(key), added.numbers.get(key), to_global, gone)
+                for key in dict.fromkeys([*old, *added.numbers])
+            },
+            lats=_patched_numbers(self.lats, added.lats, to_global, gone),
+            lons=_patched_numbers(self.lons, added.lons, to_global, gone),
+            hours=tuple(hours),
+            hours_of=hours_of,
+        )
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return what an item says of itself, by the names of `Item`'s fields but id and text."""
+        attributes: dict[str, Any] = {}
+        categories: tuple[Any, ...] = ()
+        for key, column in self.terms.items():
+            names = tuple(column.places)
+            found = tuple(names[place] for place in sorted(column.places_of(np.array([index]))[0]))
+            if key == CATEGORIES:
+                categories = found
+            elif found:
+                attributes[key.removeprefix(ATTRIBUTES)] = found if len(found) > 1 else found[0]
+        numbers = {key: float(column[index]) for key, column in self.numbers.items()}
+        known = {key: number for key, number in numbers.items() if not np.isnan(number)}
+        released = known.pop(RELEASED_AT, None)
+        attributes |= {key.removeprefix(ATTRIBUTES): number for key, number in known.items()}
+        is_placed = not np.isnan(self.lats[index])
+        return {
+            "categories": categories,
+            "attributes": attributes,
+            "lat": float(self.lats[index]) if is_placed else None,
+            "lon": float(self.lons[index]) if is_placed else None,
+            "opening_hours": self.hours[self.hours_of[index]] or None,
+            "released_at_ms": None if released is None else int(released),
+        }
 
     def distances_km(self, lat: float, lon: float) -> Float64s:
         """Return haversine distances to a point, (num_items + 1,), NaN where either is unknown.
@@ -134,15 +221,39 @@ def _numbers_of(item: Item) -> list[tuple[str, float]]:
     return found
 
 
-def _term_column(items_of: Mapping[Term, Sequence[int]]) -> TermColumn:
-    lengths = [0, *(len(items) for items in items_of.values())]
-    flat = [index for items in items_of.values() for index in items]
-    places = {term: place for place, term in enumerate(items_of)}
-    items = np.array(flat, np.int64)
-    order = np.argsort(items, kind="stable")
-    place_of = np.repeat(np.arange(len(places)), lengths[1:])
-    by_item = np.stack([items[order], place_of[order]])
-    return TermColumn(places, np.cumsum(lengths), items, by_item)
+class _Pairs:
+    """Collects which item has which term."""
+
+    def __init__(self) -> None:
+        self._places: dict[Term, int] = {}
+        self._pairs: list[tuple[int, int]] = []
+
+    def add(self, term: Term, index: int) -> None:
+        """Note that an item has a term."""
+        self._pairs.append((self._places.setdefault(term, len(self._places)), index))
+
+    def column(self) -> TermColumn:
+        """Return what was noted."""
+        pairs = np.array(self._pairs, np.int64).reshape(-1, 2)
+        return TermColumn.of(tuple(self._places), pairs[:, 0], pairs[:, 1])
+
+
+def _longer(column: NDArray[Any], num_items: int, filler: float) -> NDArray[Any]:
+    """Return a copy of a column with room for more items."""
+    longer = np.full(num_items + 1, filler, column.dtype)
+    longer[: len(column)] = column
+    return longer
+
+
+def _patched_numbers(
+    old: Float64s | None, added: Float64s | None, to_global: Int64s, gone: Mask
+) -> Float64s:
+    num_items = len(gone) - 1
+    patched = np.full(num_items + 1, np.nan) if old is None else _longer(old, num_items, np.nan)
+    patched[gone] = np.nan
+    if added is not None:
+        patched[to_global[1:]] = added[1:]
+    return patched
 
 
 def _coordinates(values: Sequence[float | None]) -> Float64s:

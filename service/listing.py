@@ -46,7 +46,7 @@ def list_picks(
     indices = np.array([pick.index for pick in picks], np.int64)
     pool = Pool(
         scores=_worth(picks),
-        vectors=np.asarray(bundle.item_matrix)[indices],
+        vectors=bundle.ranker.vectors(indices),
         groups=_groups(bundle, indices, wanted),
         shown=_shown(bundle, indices, wanted, shown, now_ms),
     )

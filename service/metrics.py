@@ -29,8 +29,8 @@ SHARED_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 BUNDLE_INFO = "sojourn_bundle_info"
 EVENT_STATUSES = ("accepted", "duplicate", "rejected")
 REDIS_OPERATIONS = (
-    "append", "attribute", "expose", "list-load", "list-save", "models", "ping", "popular",
-    "prepare", "read", "shown", "token",
+    "append", "attribute", "catalogue-change", "catalogue-read", "expose", "list-load", "list-save",
+    "models", "ping", "popular", "prepare", "read", "shown", "token",
 )  # fmt: skip
 MODEL_LOAD_RESULTS = ("loaded", "refused")
 REFUSALS = (

@@ -38,15 +38,37 @@ class ScoreRequest:
 
 
 class Ranker:
-    """Scores items for windows with one bundle's encoder and item matrix; thread-safe."""
+    """Scores items for windows with one bundle's encoder and item matrix; thread-safe.
+
+    Items that came after the bundle are further rows, `added`, (num_added, dim), beside the mapped
+    matrix rather than in a copy of it.
+    """
 
     def __init__(
-        self, onnx_session: ort.InferenceSession, item_matrix: Float32s, spec: FeatureSpec
+        self,
+        onnx_session: ort.InferenceSession,
+        item_matrix: Float32s,
+        spec: FeatureSpec,
+        added: Float32s | None = None,
     ) -> None:
         self._onnx_session = onnx_session
         # A plain view of the mapped file: products of a memmap would be memmaps too.
         self._item_matrix = np.asarray(item_matrix)
         self._spec = spec
+        self._added = np.zeros((0, spec.dim), np.float32) if added is None else added
+
+    def extended(self, added: Float32s) -> "Ranker":
+        """Return a ranker of the same encoder and matrix with these rows behind it."""
+        return Ranker(self._onnx_session, self._item_matrix, self._spec, added)
+
+    def vectors(self, indices: Int64s) -> Float32s:
+        """Return item vectors, (len(indices), dim)."""
+        num_mapped = len(self._item_matrix)
+        rows = self._item_matrix[np.where(indices < num_mapped, indices, 0)]
+        behind = indices >= num_mapped
+        if behind.any():
+            rows[behind] = self._added[indices[behind] - num_mapped]
+        return rows
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
         """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.
@@ -59,14 +81,14 @@ class Ranker:
         }
         query, copy_weights = self.encode(arrays)
         whole = [row for row, request in enumerate(requests) if request.indices is None]
-        catalogue = dict(zip(whole, query[whole] @ self._item_matrix.T, strict=True))
+        catalogue = dict(zip(whole, self._products(query[whole]), strict=True))
         scores = []
         for row, request in enumerate(requests):
             bonus = self._copy_bonus(arrays["items"][row], copy_weights, row)
             if request.indices is None:
                 scores.append(_without_padding(catalogue[row] + bonus))
             else:
-                gathered = self._item_matrix[request.indices] @ query[row]
+                gathered = self.vectors(request.indices) @ query[row]
                 scores.append(gathered + (bonus[request.indices] if bonus.ndim else bonus))
         return scores
 
@@ -92,13 +114,19 @@ class Ranker:
                 raise ContractError(f"the encoder's {name!r} holds numbers that are not finite")
         return outputs[QUERY_OUTPUT], outputs.get(COPY_OUTPUT)
 
+    def _products(self, query: Float32s) -> Float32s:
+        """Return the products of query vectors with every item, (queries, num_items + 1)."""
+        mapped: Float32s = query @ self._item_matrix.T
+        return np.hstack([mapped, query @ self._added.T]) if len(self._added) else mapped
+
     def _copy_bonus(
         self, items: Int64s, copy_weights: Float32s | None, row: int
     ) -> NDArray[np.float32]:
         """Return what an item's own past adds to its score: (num_items + 1,), or () for nothing."""
         if copy_weights is None:
             return np.zeros((), np.float32)
-        summed = np.bincount(items, weights=copy_weights[row], minlength=len(self._item_matrix))
+        num_rows = len(self._item_matrix) + len(self._added)
+        summed = np.bincount(items, weights=copy_weights[row], minlength=num_rows)
         return summed.astype(np.float32)
 
 

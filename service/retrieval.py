@@ -44,8 +44,13 @@ class HashIndex:
     """Finds items by the hash of their id, which is how seen sets name them."""
 
     def __init__(self, item_hashes: NDArray[np.uint64]) -> None:
+        self._hashes = item_hashes
         self._order = np.argsort(item_hashes, kind="stable")
         self._sorted = item_hashes[self._order]
+
+    def extended(self, item_hashes: NDArray[np.uint64]) -> "HashIndex":
+        """Return the index with more items behind these."""
+        return HashIndex(np.concatenate([self._hashes, item_hashes]))
 
     def indices(self, hashes: NDArray[np.uint64]) -> Int64s:
         """Return the item indices, from 1, of those hashes that are an item's."""

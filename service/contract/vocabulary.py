@@ -36,6 +36,17 @@ class Vocabulary:
         if "" in self._index_of:
             raise ContractError("vocabulary: an id is empty")
 
+    def extended(self, ids: Sequence[str]) -> "Vocabulary":
+        """Return the bijection with more ids behind these; raises ContractError for a known one."""
+        longer = Vocabulary(ids)
+        known = [text for text in ids if text in self._index_of]
+        if known:
+            raise ContractError(f"vocabulary: {known[0]!r} is there already")
+        first = len(self._ids) + 1
+        longer._index_of = self._index_of | {text: at for at, text in enumerate(ids, start=first)}
+        longer._ids = (*self._ids, *ids)
+        return longer
+
     def __len__(self) -> int:
         return len(self._ids)
 

@@ -20,6 +20,12 @@ COUNTER_TTL_S = (COUNTER_DAYS + 1) * SECONDS_PER_DAY
 # A day's counters are cut back to this many items once they pass it by a quarter.
 COUNTER_MAX_ITEMS = 5_000
 
+# The live catalogue is in one slot: what changed, and in which order, must agree.
+CATALOGUE_IDS_KEY = "{items}:ids1"
+CATALOGUE_LOG_KEY = "{items}:log1"
+# Changes that a process may fall behind by before it reads the whole live catalogue again.
+CATALOGUE_LOG_MAX = 20_000
+
 # Hash of `layout` and `num_partitions`; two fields, no time to live.
 META_KEY = "sojourn:meta1"
 # Hash of the announced model, its fields in `announcements.FIELDS`; six of them, no
@@ -117,3 +123,11 @@ def rewrite_key(partition: int) -> str:
 def tombstone_key(partition: int, user_id: str) -> str:
     """Name the time of a user's erasure, ms, as text: lives tombstone_days; without the id."""
     return f"{{p{partition}}}:t1:{user_hash(user_id)}"
+
+
+def live_item_key(item_id: str) -> str:
+    """Name what callers said of an item: a hash of JSON values by field; no time to live.
+
+    Bounded by the number of live items, `SOJOURN_MAX_LIVE_ITEMS`.
+    """
+    return f"{{items}}:i1:{item_id}"

@@ -1,0 +1,79 @@
+"""Columns patched by changed items are the columns of all items as they are now."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contract.events import ItemId
+from service.contract.items import Item
+from service.filters import Asked, Condition, Filter, Match, OpenAt, Range, matching
+from service.item_columns import ItemColumns
+
+NOON = Asked(1_768_392_000_000, 0)
+
+items = st.builds(
+    Item,
+    item_id=st.just(ItemId("x")),
+    categories=st.lists(st.sampled_from("abc"), max_size=2).map(tuple),
+    attributes=st.dictionaries(
+        st.sampled_from(["price", "brand", "new"]),
+        st.sampled_from([1.0, 2.0, "acme", True, ("acme", "b")]),
+        max_size=2,
+    ),
+    lat=st.just(48.0) | st.none(),
+    lon=st.just(2.0) | st.none(),
+    opening_hours=st.sampled_from([None, "24/7", "20:00-04:00"]),
+    released_at_ms=st.integers(1, 5) | st.none(),
+)
+conditions: list[Condition] = [
+    *(Match("categories", (text,)) for text in "abc"),
+    Match("categories", ("a",), but=True),
+    *(Match(f"attributes.{name}", ("acme", 1.0, True)) for name in ("price", "brand", "new")),
+    Range("attributes.price", gte=1.5),
+    Range("released_at", lt=3),
+    OpenAt(),
+    Filter(must_not=(Match("categories", ("b",)),)),
+]
+
+
+@given(st.lists(items, min_size=1, max_size=6), st.data())
+def test_patching_equals_building_anew(before: list[Item], data: Any) -> None:
+    """Every kind of column, for items that changed and for new ones behind them."""
+    num_new = data.draw(st.integers(0, 2))
+    places = st.sets(st.integers(1, len(before)))
+    after = dict(enumerate(before, start=1))
+    changed = {index: data.draw(items) for index in sorted(data.draw(places))}
+    changed |= {len(before) + 1 + at: data.draw(items) for at in range(num_new)}
+    after |= changed
+    anew = ItemColumns.of(list(after.values()))
+    patched = ItemColumns.of(before).patched(changed, len(after))
+    for condition in conditions:
+        expected = matching(condition, anew, NOON)
+        assert matching(condition, patched, NOON).tolist() == expected.tolist(), condition
+    np.testing.assert_array_equal(patched.lats, anew.lats)
+    np.testing.assert_array_equal(patched.lons, anew.lons)
+
+
+def test_an_items_facts_come_back_from_the_columns() -> None:
+    """One text of a list of one is a text again: a filter cannot tell them apart either."""
+    item = Item(
+        item_id=ItemId("a"),
+        categories=("drama", "classic"),
+        attributes={"price": 5.0, "brand": "acme", "new": True, "tags": ("x", "y")},
+        lat=48.5,
+        lon=2.5,
+        opening_hours="24/7",
+        released_at_ms=7,
+    )
+    columns = ItemColumns.of([Item(item_id=ItemId("b"), categories=("other",)), item])
+    assert columns.facts(2) == {
+        "categories": ("drama", "classic"),
+        "attributes": {"brand": "acme", "new": True, "tags": ("x", "y"), "price": 5.0},
+        "lat": 48.5,
+        "lon": 2.5,
+        "opening_hours": "24/7",
+        "released_at_ms": 7,
+    }
+    assert columns.facts(1)["attributes"] == {}
