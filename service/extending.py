@@ -27,7 +27,8 @@ def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> 
 
     `view` is the bundle itself, or what came of it before; items that are not named stay as they
     are there. A new item stands where its categories are: its vector is the mean over its
-    categories of the mean vector of their items, and zero if no category is known.
+    categories of the mean vector of their items, and zero if no category is known. One of which
+    nothing is said any more is withheld.
     """
     new = [text for text, one in said.items() if text not in view.vocabulary and not is_gone(one)]
     vocabulary = view.vocabulary.extended(new) if new else view.vocabulary
@@ -38,7 +39,11 @@ def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> 
     changed = {index: items[index] for index in sorted(items)}
     hashes = np.array([item_hash(text) for text in new], np.uint64)
     gone = [index for index, item in changed.items() if not item.available]
-    gone += [vocabulary.index(text) for text in known if is_gone(said[text])]
+    gone += [
+        vocabulary.index(text)
+        for text in known
+        if is_gone(said[text]) or not (said[text] or text in base.vocabulary)
+    ]
     stayed = np.setdiff1d(view.withheld, np.array([*changed], np.int64))
     return replace(
         view,

@@ -50,16 +50,20 @@ class Ranker:
         item_matrix: Float32s,
         spec: FeatureSpec,
         added: Float32s | None = None,
+        lengths: Float32s | None = None,
     ) -> None:
         self._onnx_session = onnx_session
         # A plain view of the mapped file: products of a memmap would be memmaps too.
         self._item_matrix = np.asarray(item_matrix)
         self._spec = spec
         self._added = np.zeros((0, spec.dim), np.float32) if added is None else added
+        self._lengths = lengths
 
     def extended(self, added: Float32s) -> "Ranker":
         """Return a ranker of the same encoder and matrix with these rows behind it."""
-        return Ranker(self._onnx_session, self._item_matrix, self._spec, added)
+        return Ranker(
+            self._onnx_session, self._item_matrix, self._spec, added, self._mapped_lengths()
+        )
 
     def vectors(self, indices: Int64s) -> Float32s:
         """Return item vectors, (len(indices), dim)."""
@@ -69,6 +73,20 @@ class Ranker:
         if behind.any():
             rows[behind] = self._added[indices[behind] - num_mapped]
         return rows
+
+    def likeness(self, vector: Float32s) -> Float32s:
+        """Return the cosine of every item's vector to one, (num_items + 1,), 0 of a zero vector."""
+        lengths = np.hstack([self._mapped_lengths(), np.linalg.norm(self._added, axis=1)])
+        lengths = lengths * np.linalg.norm(vector)
+        products = self._products(vector[None])[0]
+        cosines: Float32s = products / np.where(lengths > 0, lengths, 1.0).astype(np.float32)
+        return cosines
+
+    def _mapped_lengths(self) -> Float32s:
+        # Once: it reads the whole matrix.
+        if self._lengths is None:
+            self._lengths = np.linalg.norm(self._item_matrix, axis=1)
+        return self._lengths
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
         """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.

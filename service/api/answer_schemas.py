@@ -5,7 +5,7 @@ from pydantic import ConfigDict, Field
 from service.api.event_schemas import Strict
 from service.api.list_schemas import cursor_text
 from service.contract.exposures import Source
-from service.recommendation import Recommendation
+from service.recommendation import Recommendation, RecommendedItem
 
 
 class RecommendedItemBody(Strict):
@@ -27,6 +27,36 @@ class RecommendedItemBody(Strict):
     parts: dict[str, float] | None = Field(
         None, description="With `explain`: what each term of the blend added to the score"
     )
+
+    @classmethod
+    def of(cls, item: RecommendedItem, *, explores: bool = False) -> "RecommendedItemBody":
+        """Return the body of an item."""
+        return cls.model_construct(
+            item_id=item.item_id,
+            score=item.score,
+            rank=item.rank,
+            source=item.source,
+            title=item.title,
+            propensity=item.propensity if explores else None,
+            parts=None if item.parts is None else dict(item.parts),
+        )
+
+
+class SimilarResponse(Strict):
+    """The items most like one, best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "item_id": "50",
+                    "items": [{"item_id": "172", "score": 0.93, "rank": 1, "source": "similar"}],
+                }
+            ]
+        }
+    )
+    item_id: str
+    items: list[RecommendedItemBody]
 
 
 class RecommendResponse(Strict):
@@ -73,18 +103,7 @@ class RecommendResponse(Strict):
         return cls(
             recommendation_id=answer.recommendation_id,
             model_version=answer.model_version,
-            items=[
-                RecommendedItemBody.model_construct(
-                    item_id=item.item_id,
-                    score=item.score,
-                    rank=item.rank,
-                    source=item.source,
-                    title=item.title,
-                    propensity=item.propensity if answer.explores else None,
-                    parts=None if item.parts is None else dict(item.parts),
-                )
-                for item in answer.items
-            ],
+            items=[RecommendedItemBody.of(item, explores=answer.explores) for item in answer.items],
             source=answer.source,
             degraded=list(answer.degraded),
             unknown_candidates=list(answer.unknown_candidates),

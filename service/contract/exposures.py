@@ -7,7 +7,7 @@ from service.contract.events import UserId
 
 # Where an item came from; "new" are candidates that the bundle does not know, "explore" those that
 # exploration drew.
-Source: TypeAlias = Literal["model", "repeat", "nearby", "popular", "new", "explore"]
+Source: TypeAlias = Literal["model", "repeat", "nearby", "popular", "similar", "new", "explore"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,84 @@
+"""The catalogue: say something of items, read them, let them go, find similar ones."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from service.api.answer_schemas import RecommendedItemBody, SimilarResponse
+from service.api.dependencies import Services, ServicesDep, problems
+from service.api.item_schemas import (
+    ItemBatch,
+    ItemBatchResponse,
+    ItemBody,
+    ItemResult,
+    ItemView,
+)
+from service.contract.events import check_id
+from service.problems import FieldProblem
+from service.store.catalogue import ItemChange
+
+router = APIRouter(tags=["catalogue"])
+MAX_SIMILAR = 500
+
+
+@router.get(
+    "/v1/items/{item_id:path}/similar",
+    response_model_exclude_none=True,
+    responses=problems(404, 422),
+)
+async def similar_items(
+    item_id: str, services: ServicesDep, k: Annotated[int, Query(ge=1, le=MAX_SIMILAR)] = 10
+) -> SimilarResponse:
+    """Return the items that are most like one."""
+    found = services.catalogue.similar(item_id, k)
+    items = [RecommendedItemBody.of(one) for one in found]
+    return SimilarResponse(item_id=item_id, items=items)
+
+
+@router.put("/v1/items/{item_id:path}", responses=problems(400, 413, 422, 503, 507))
+async def put_item(item_id: str, body: ItemBody, services: ServicesDep) -> ItemView:
+    """Say what an item is, in place of what was said before; it can be recommended at once."""
+    change = ItemChange(check_id("item_id", item_id), body.said(), replaces=True)
+    await services.catalogue.change([change])
+    return ItemView.of(services.catalogue.item(item_id))
+
+
+@router.post(
+    "/v1/items", response_model_exclude_none=True, responses=problems(400, 413, 422, 503, 507)
+)
+async def post_items(body: ItemBatch, services: ServicesDep) -> ItemBatchResponse:
+    """Say something of several items, beside what was said before; each is right by itself."""
+    checked = [attempt.to_change() for attempt in body.items]
+    return await store_items(checked, services)
+
+
+@router.get("/v1/items/{item_id:path}", responses=problems(404, 422))
+async def get_item(item_id: str, services: ServicesDep) -> ItemView:
+    """Return an item as it is served."""
+    return ItemView.of(services.catalogue.item(item_id))
+
+
+@router.delete("/v1/items/{item_id:path}", status_code=204, responses=problems(404, 422, 503, 507))
+async def delete_item(item_id: str, services: ServicesDep) -> Response:
+    """Let an item be no more: shown to nobody until something is said of it again."""
+    services.catalogue.item(check_id("item_id", item_id))
+    await services.catalogue.delete(item_id)
+    return Response(status_code=204)
+
+
+async def store_items(
+    checked: list[ItemChange | FieldProblem], services: Services
+) -> ItemBatchResponse:
+    """Store the changes that are right and return what became of each, in the given order."""
+    right = [change for change in checked if isinstance(change, ItemChange)]
+    if right:
+        await services.catalogue.change(right)
+    results = [
+        ItemResult(item_id=one.item_id, status="accepted")
+        if isinstance(one, ItemChange)
+        else ItemResult(status="rejected", error=one)
+        for one in checked
+    ]
+    return ItemBatchResponse(
+        accepted=len(right), rejected=len(checked) - len(right), results=results
+    )
