@@ -233,7 +233,7 @@ def _items(
             item_id=vocabulary.id(one.pick.index),
             score=one.pick.score,
             rank=rank,
-            source=one.pick.source,
+            source=model.bundle.source_of(one.pick),
             title=titles[one.pick.index],
             propensity=one.propensity,
         )

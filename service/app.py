@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypedDict
@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service.answering import Answers, ListKeeper
-from service.api import events, health, models, page, recommend, users
+from service.api import events, health, items, models, page, recommend, users
 from service.api.dependencies import SAME_ROUTE, Services
 from service.bundle_loader import LoadedBundle
+from service.catalogue import ItemStore
 from service.config import Settings
 from service.errors import BundleRefused, KeysRefused
 from service.exposures import ExposureRecords, Exposures
@@ -94,6 +95,7 @@ def create_app(
     counters: PopularCounts | None = None,
     exposures: ExposureRecords | None = None,
     lists: ListKeeper | None = None,
+    live_items: ItemStore | None = None,
     announcements: Announcements | None = None,
     reports: Reports | None = None,
     bundle: LoadedBundle | None = None,
@@ -115,13 +117,22 @@ def create_app(
                 settings,
                 metrics=metrics,
                 bundle=bundle or await load_first(settings, announcements),
-                given=GivenStores(history, counters, exposures, lists),
+                given=GivenStores(history, counters, exposures, lists, live_items),
                 given_models=ModelStores(announcements, reports),
                 clock=clock or system_now_ms,
             )
             gate = open_gate(stack, settings, metrics, tokens, clock or system_now_ms)
             yield {"services": services, "gate": gate}
 
+    return _assembled(settings, metrics, lifespan)
+
+
+def _assembled(
+    settings: Settings,
+    metrics: Metrics,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]],
+) -> FastAPI:
+    """Return the application around a lifespan: middleware, problems, routes."""
     has_keys = settings.keys_file is not None
     app = ServiceApi(
         title="Sojourn",
@@ -134,7 +145,7 @@ def create_app(
     _add_middleware(app, settings, metrics)
     register_problem_handlers(app)
     # Users last: a user id takes what is left of a path, slashes too.
-    for part in (recommend, events, models, health, page, users):
+    for part in (recommend, events, items, models, health, page, users):
         app.include_router(part.router)
     return app
 
@@ -205,6 +216,7 @@ async def _services(
         metrics,
         bundle=bundle,
         counts=stores.counters,
+        items=stores.items,
         given=given_models,
         clock=clock,
     )
@@ -221,6 +233,7 @@ async def _services(
             exposures=exposures,
             clock=clock,
         ),
+        catalogue=parts.catalogue,
         models=parts.registry,
         presence=parts.presence,
         history=stores.history,

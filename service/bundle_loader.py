@@ -14,12 +14,13 @@ from service.contract import bundle as contract
 from service.contract.bundle import Manifest
 from service.contract.errors import BundleMismatch, ContractError
 from service.contract.events import ItemId
+from service.contract.exposures import Source
 from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_window
 from service.contract.items import Item, parse_attributes
 from service.contract.opening import parse_opening_hours
 from service.contract.vocabulary import Vocabulary, item_hash
 from service.errors import BundleRefused
-from service.fallback import Popularity, RankedList
+from service.fallback import Pick, Popularity, RankedList
 from service.item_columns import ItemColumns
 from service.ranker import Ranker, ScoreRequest, open_encoder
 from service.retrieval import HashIndex
@@ -66,6 +67,11 @@ class LoadedBundle:
     def num_trained(self) -> int:
         """Return how many items the encoder knows; those behind came after the bundle."""
         return self.manifest.num_items
+
+    def source_of(self, pick: Pick) -> Source:
+        """Return where a pick comes from: what the model scored by its categories alone is new."""
+        by_model = pick.source == "model"
+        return "new" if by_model and pick.index > self.num_trained else pick.source
 
 
 def load_bundle(path: Path, *, num_threads: int = 1) -> LoadedBundle:

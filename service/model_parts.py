@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service.bundle_folder import BundleFolder
 from service.bundle_loader import LoadedBundle, load_bundle
+from service.catalogue import ItemStore, LiveCatalogue
 from service.config import Settings
 from service.errors import StoreUnavailable
 from service.fallback import LivePopularity, PopularCounts
@@ -45,6 +46,7 @@ class ModelParts:
     """The model of the moment, what switches it, and what says so to the others."""
 
     slot: ModelSlot
+    catalogue: LiveCatalogue
     registry: ModelRegistry
     presence: Presence
 
@@ -75,6 +77,7 @@ async def build_models(
     *,
     bundle: LoadedBundle,
     counts: PopularCounts,
+    items: ItemStore,
     given: ModelStores,
     clock: Clock,
 ) -> ModelParts:
@@ -88,16 +91,18 @@ async def build_models(
     live = LivePopularity(counts, bundle.vocabulary, clock)
     slot = ModelSlot(*open_model(bundle, live, settings, metrics))
     stack.push_async_callback(slot.close)
+    catalogue = LiveCatalogue(items, slot, bundle)
     registry = ModelRegistry(
         folder=folder,
         announcements=stores.announcements,
         slot=slot,
         loader=ModelLoader(folder, partial(_load, settings), metrics),
-        open_model=partial(_open_next, settings, metrics),
+        open_model=partial(_open_next, settings, metrics, catalogue),
         metrics=metrics,
         clock=clock,
     )
-    parts = ModelParts(slot, registry, Presence(_own_name(), registry, stores.reports, clock))
+    presence = Presence(_own_name(), registry, stores.reports, clock)
+    parts = ModelParts(slot, catalogue, registry, presence)
     await _begin(stack, settings, metrics, parts)
     return parts
 
@@ -107,10 +112,14 @@ def _load(settings: Settings, path: Path) -> LoadedBundle:
 
 
 def _open_next(
-    settings: Settings, metrics: Metrics, bundle: LoadedBundle, before: ServingModel
+    settings: Settings,
+    metrics: Metrics,
+    catalogue: LiveCatalogue,
+    bundle: LoadedBundle,
+    before: ServingModel,
 ) -> tuple[ServingModel, AsyncExitStack]:
-    live = before.live.for_vocabulary(bundle.vocabulary)
-    return open_model(bundle, live, settings, metrics)
+    view = catalogue.view_of(bundle)
+    return open_model(view, before.live.for_vocabulary(view.vocabulary), settings, metrics)
 
 
 def _stores(
@@ -139,6 +148,7 @@ async def _begin(
     poll_s = settings.model_poll_ms / 1000
     work = [
         ("refresh popularity", refresh, settings.popularity_refresh_s),
+        ("follow catalogue", parts.catalogue.follow, settings.catalogue_poll_ms / 1000),
         ("follow models", parts.registry.follow, poll_s),
         ("report model", parts.presence.report, poll_s),
     ]

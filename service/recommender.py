@@ -222,6 +222,8 @@ class Recommender:
         past, items = with_examples(
             bundle, case.past, case.items, case.examples, case.asked.time_ms
         )
+        # The encoder knows the bundle's own items; later ones are no rows of its table.
+        items = np.where(items <= bundle.num_trained, items, 0)
         if not items.any() or not len(candidates.indices):
             return []
         features = bundle.manifest.features
@@ -231,7 +233,8 @@ class Recommender:
         try:
             arrays = encode_window(window, point, features.window_len)
             async with asyncio.timeout(self._deadline_s):
-                return await case.model.ranking.submit(RankJob(arrays, candidates, depth))
+                job = RankJob(arrays, candidates, depth, bundle.ranker)
+                return await case.model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=str(exc) or type(exc).__name__)
             degraded.append(DEGRADED_MODEL)

@@ -41,7 +41,7 @@ def rerank(bundle: LoadedBundle, query: RankQuery, basis: Basis) -> tuple[Recomm
     behind = len(picks)
     places = np.array([place_of.get(index, behind) for index in indices.tolist()])
     order = np.lexsort((np.arange(len(indices)), places, -blended.scores))[: query.k]
-    sources = {pick.index: pick.source for pick in picks}
+    sources = {pick.index: bundle.source_of(pick) for pick in picks}
     return tuple(
         RecommendedItem(
             item_id=query.candidates[at].item_id,

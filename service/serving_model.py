@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from service.batcher import Batcher
@@ -22,11 +22,15 @@ Ranked = list[Pick]
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What the ranking thread needs: encoder arrays, candidates, and how many to return."""
+    """What the ranking thread needs: encoder arrays, candidates, how many to return, and by whom.
+
+    The ranker is the one of the request's view: items may be put while the job waits.
+    """
 
     arrays: Arrays
     candidates: Candidates
     k: int
+    ranker: Ranker
 
 
 class Ranking(Protocol):
@@ -117,6 +121,12 @@ class ModelSlot:
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
 
+    def renew(self, bundle: LoadedBundle) -> None:
+        """Serve another view of the same model from the next request on."""
+        model = self._tenure.model
+        live = model.live.for_vocabulary(bundle.vocabulary)
+        self._tenure.model = replace(model, bundle=bundle, live=live)
+
     async def close(self) -> None:
         """End the resources of every model, the last one included."""
         await asyncio.gather(*self._retiring, _retire(self._tenure))
@@ -133,7 +143,7 @@ def open_model(
 ) -> tuple[ServingModel, AsyncExitStack]:
     """Return a model that ranks in batches on a thread of its own, and what ends both."""
     resources = AsyncExitStack()
-    thread = RankingThread(bundle.ranker)
+    thread = RankingThread()
     resources.push_async_callback(thread.close)
     ranking: Batcher[RankJob, Ranked] = Batcher(
         "ranker",
@@ -149,14 +159,13 @@ def open_model(
 class RankingThread:
     """Ranks batches of jobs on one thread of its own, so that the event loop never waits."""
 
-    def __init__(self, ranker: Ranker) -> None:
-        self._ranker = ranker
+    def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranker")
 
     async def rank(self, jobs: list[RankJob]) -> list[Ranked]:
         """Return each job's best k by the model."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, rank_jobs, self._ranker, jobs)
+        return await loop.run_in_executor(self._executor, rank_jobs, jobs)
 
     async def close(self) -> None:
         """Let a running batch finish and end the thread."""
@@ -164,8 +173,19 @@ class RankingThread:
         await asyncio.to_thread(self._executor.shutdown)
 
 
-def rank_jobs(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:
-    """Score jobs in one batch and cut each to its k."""
+def rank_jobs(jobs: Sequence[RankJob]) -> list[Ranked]:
+    """Score jobs, those of one ranker in one batch, and cut each to its k."""
+    places: dict[Ranker, list[int]] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.ranker, []).append(place)
+    ranked: list[Ranked] = [[] for _ in jobs]
+    for ranker, own in places.items():
+        for place, picks in zip(own, _rank_batch(ranker, [jobs[at] for at in own]), strict=True):
+            ranked[place] = picks
+    return ranked
+
+
+def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:
     requests = [
         ScoreRequest(job.arrays, None if job.candidates.is_catalogue else job.candidates.indices)
         for job in jobs

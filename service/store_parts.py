@@ -7,11 +7,13 @@ from typing import Protocol
 
 from service.answering import ListKeeper
 from service.api.dependencies import People
+from service.catalogue import ItemStore
 from service.config import Settings
 from service.contract.events import Event
 from service.exposures import ExposureRecords
 from service.fallback import PopularCounts
 from service.metrics import Metrics
+from service.store.catalogue import CatalogueStore
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.exposures import ExposureStore
@@ -49,6 +51,7 @@ class GivenStores:
     counters: PopularCounts | None = None
     exposures: ExposureRecords | None = None
     lists: ListKeeper | None = None
+    items: ItemStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Stores:
     counters: PopularCounts
     exposures: ExposureRecords
     lists: ListKeeper
+    items: ItemStore
 
 
 def open_stores(
@@ -70,8 +74,8 @@ def open_stores(
 ) -> Stores:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
     history, exposures = given.history, given.exposures
-    if history and given.counters and exposures and given.lists:
-        return Stores(history, given.counters, exposures, given.lists)
+    if history and given.counters and exposures and given.lists and given.items:
+        return Stores(history, given.counters, exposures, given.lists, given.items)
     client = connect(settings)
     stack.push_async_callback(client.aclose)
     if history is None:
@@ -85,4 +89,5 @@ def open_stores(
         counters=given.counters or CounterStore(client, settings, metrics),
         exposures=exposures,
         lists=given.lists or ListStore(client, settings, metrics),
+        items=given.items or CatalogueStore(client, settings, metrics),
     )

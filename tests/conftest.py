@@ -12,15 +12,8 @@ from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from tests.builders import make_bundle
 from tests.clients import client_of
-from tests.fakes import (
-    FakeAnnouncements,
-    FakeClock,
-    FakeCounters,
-    FakeExposures,
-    FakeHistory,
-    FakeLists,
-    fake_stores,
-)
+from tests.fake_stores import FakeExposures, FakeLists, fake_stores
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, FakeHistory
 from tests.folders import add_bundle, point_at
 
 

@@ -1,23 +1,18 @@
 """Small working stand-ins for what is slow or outside: the clock and the store."""
 
-import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.contract.events import EVENT_TYPE_CODES, Event, UserId
-from service.contract.exposures import Exposure
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
 from service.store.announcements import Announced
-from service.store.exposures import Shown
 from service.store.history_codec import History, encode_payload, event_hash
-from service.store.lists import RankedItems
 from service.store.outcomes import ACCEPTED, DUPLICATE, Appended, Erased, Merged
 from service.store.people_codec import Held, HeldEvent, SeenRecord, StreamEntry
 from service.store.serving_reports import ServingReport
@@ -187,73 +182,6 @@ class FakeHistory:
             raise StoreUnavailable("the fake store is down")
 
 
-class FakeExposures:
-    """An ExposureStore in memory; `down` makes every call raise StoreUnavailable."""
-
-    def __init__(self) -> None:
-        self.down = False
-        self.noted: list[Exposure] = []
-        self._arrived = asyncio.Event()
-
-    async def record(self, exposure: Exposure) -> None:
-        """Note an answer."""
-        self._check()
-        self.noted.append(exposure)
-        self._arrived.set()
-
-    async def first(self) -> Exposure:
-        """Wait for the first answer to be noted: that happens behind the answer."""
-        await self._arrived.wait()
-        return self.noted[0]
-
-    async def find(self, recommendation_ids: Sequence[str]) -> dict[str, Exposure]:
-        """Return the noted answers of these ids."""
-        self._check()
-        wanted = set(recommendation_ids)
-        return {one.recommendation_id: one for one in self.noted if one.recommendation_id in wanted}
-
-    async def shown(self, user_id: str) -> Shown:
-        """Return what was shown to a user, oldest first."""
-        self._check()
-        rows = [
-            (item_hash(place.item_id), one.timestamp_ms)
-            for one in self.noted
-            if one.user_id == user_id
-            for place in one.impressions
-        ]
-        return Shown(
-            np.array([row[0] for row in rows], np.uint64),
-            np.array([row[1] for row in rows], np.int64),
-        )
-
-    def _check(self) -> None:
-        if self.down:
-            raise StoreUnavailable("the fake store is down")
-
-
-class FakeLists:
-    """A ListStore in memory; `down` makes every call raise StoreUnavailable."""
-
-    def __init__(self) -> None:
-        self.down = False
-        self._kept: dict[str, RankedItems] = {}
-
-    async def save(self, ranked: RankedItems) -> None:
-        """Keep a list."""
-        self._check()
-        self._kept[ranked.recommendation_id] = ranked
-
-    async def load(self, recommendation_id: str, user_id: str | None) -> RankedItems | None:
-        """Return a user's list."""
-        self._check()
-        kept = self._kept.get(recommendation_id)
-        return kept if kept is not None and kept.user_id == user_id else None
-
-    def _check(self) -> None:
-        if self.down:
-            raise StoreUnavailable("the fake store is down")
-
-
 class FakeCounters:
     """A CounterStore that gives the list it was told; `down` makes it raise StoreUnavailable."""
 
@@ -379,14 +307,3 @@ def seen_record(event: Event) -> SeenRecord:
 
 def _floats(values: Sequence[float | None]) -> NDArray[np.float32]:
     return np.array([np.nan if value is None else value for value in values], np.float32)
-
-
-def fake_stores(**given: Any) -> dict[str, Any]:
-    """Return every store of `create_app`, the given ones and fakes for the others."""
-    fakes = {
-        "history": FakeHistory(),
-        "counters": FakeCounters(),
-        "exposures": FakeExposures(),
-        "lists": FakeLists(),
-    }
-    return fakes | given

@@ -14,7 +14,8 @@ from service.app import create_app
 from service.config import Settings
 from service.models import ModelRegistry
 from tests.clients import running
-from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, FakeHistory, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, FakeHistory
 
 
 class Process:

@@ -6,7 +6,8 @@ from service.metrics import Metrics
 from service.recommender import Recommender
 from service.serving_model import ModelSource
 from service.store.keys import new_recommendation_id
-from tests.fakes import FakeClock, FakeExposures, FakeHistory, FakeLists
+from tests.fake_stores import FakeExposures, FakeLists
+from tests.fakes import FakeClock, FakeHistory
 
 
 def recommender_on(

@@ -12,7 +12,8 @@ from service.bundle_loader import load_bundle
 from service.config import Settings
 from service.contract.bundle import GOLDEN_TOLERANCE
 from tests.clients import client_of
-from tests.fakes import FakeClock, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import FakeClock
 from tests.golden import make
 from training.export import export_bundle
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 
 from service.blend import Blend
+from service.catalogue import LiveCatalogue
 from service.contract.events import Event
 from service.errors import Forbidden
 from service.exposures import Exposures
@@ -56,6 +57,7 @@ class Services:
     """What the lifespan built, for one running application."""
 
     recommender: Recommender
+    catalogue: LiveCatalogue
     models: ModelRegistry
     presence: Presence
     history: EventStore
@@ -111,11 +113,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of an endpoint's problem responses."""
     what = {
         400: "The body is no JSON",
-        404: "There is no such model; `detail` lists those that there are",
+        404: "There is no such model or item; `detail` says where it was looked for",
         409: "The model cannot be served, or there is none before it; nothing was changed",
         410: "The cursor's list is gone; ask for the first page again",
         413: "The body is too large",
         422: "A field is wrong; `errors` says which, and the fix",
+        507: "As many items are live as may be",
         503: "Not possible at the moment; `Retry-After` says when to try again",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

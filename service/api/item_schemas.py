@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue, ValidationError
 from pydantic_core import core_schema
 
 from service.api.event_schemas import IdText, Strict, TimestampValue
@@ -23,7 +23,7 @@ MAX_CATEGORY_CHARS = 256
 MAX_HOURS_CHARS = 1_000
 MS_PER_S = 1000
 
-EXAMPLE = {
+EXAMPLE: dict[str, JsonValue] = {
     "title": "Café Müller",
     "categories": ["café"],
     "attributes": {"price": 2, "vegan": True},
@@ -94,7 +94,7 @@ SAID = frozenset(ItemBody.model_fields)
 class NamedItemBody(ItemBody):
     """One item of several."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "cafe-7"} | EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "cafe-7", **EXAMPLE}]})
     item_id: IdText
 
     def to_change(self) -> ItemChange:
@@ -179,7 +179,7 @@ class ItemView(BaseModel):
     """An item as it is served."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"item_id": "cafe-7", "is_trained": False} | EXAMPLE]}
+        json_schema_extra={"examples": [{"item_id": "cafe-7", "is_trained": False, **EXAMPLE}]}
     )
     item_id: str
     is_trained: bool = Field(description="The model knows it by its own history")

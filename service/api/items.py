@@ -13,6 +13,7 @@ from service.api.item_schemas import (
     ItemResult,
     ItemView,
 )
+from service.api.paths import ITEM
 from service.contract.events import check_id
 from service.problems import FieldProblem
 from service.store.catalogue import ItemChange
@@ -22,7 +23,7 @@ MAX_SIMILAR = 500
 
 
 @router.get(
-    "/v1/items/{item_id:path}/similar",
+    ITEM + "/similar",
     response_model_exclude_none=True,
     responses=problems(404, 422),
 )
@@ -35,7 +36,7 @@ async def similar_items(
     return SimilarResponse(item_id=item_id, items=items)
 
 
-@router.put("/v1/items/{item_id:path}", responses=problems(400, 413, 422, 503, 507))
+@router.put(ITEM, responses=problems(400, 413, 422, 503, 507))
 async def put_item(item_id: str, body: ItemBody, services: ServicesDep) -> ItemView:
     """Say what an item is, in place of what was said before; it can be recommended at once."""
     change = ItemChange(check_id("item_id", item_id), body.said(), replaces=True)
@@ -52,13 +53,13 @@ async def post_items(body: ItemBatch, services: ServicesDep) -> ItemBatchRespons
     return await store_items(checked, services)
 
 
-@router.get("/v1/items/{item_id:path}", responses=problems(404, 422))
+@router.get(ITEM, responses=problems(404, 422))
 async def get_item(item_id: str, services: ServicesDep) -> ItemView:
     """Return an item as it is served."""
     return ItemView.of(services.catalogue.item(item_id))
 
 
-@router.delete("/v1/items/{item_id:path}", status_code=204, responses=problems(404, 422, 503, 507))
+@router.delete(ITEM, status_code=204, responses=problems(404, 422, 503, 507))
 async def delete_item(item_id: str, services: ServicesDep) -> Response:
     """Let an item be no more: shown to nobody until something is said of it again."""
     services.catalogue.item(check_id("item_id", item_id))

@@ -1,4 +1,4 @@
-"""User ids in paths: any text, also slashes and line ends."""
+"""Ids in paths: any text, also slashes and line ends."""
 
 from starlette.convertors import Convertor, register_url_convertor
 
@@ -20,3 +20,4 @@ class AnyTextConvertor(Convertor[str]):
 # Routes name their convertor in their path, and look it up when they are declared.
 register_url_convertor("text", AnyTextConvertor())
 USER = "/v1/users/{user_id:text}"
+ITEM = "/v1/items/{item_id:text}"

@@ -28,6 +28,11 @@ ROUTES: Table = {
     ("POST", "/v1/models/{version}/activate"): "admin",
     # Counts of a shop's business, and of who was refused.
     ("GET", "/metrics"): "admin",
+    ("GET", "/v1/items/{item_id:text}/similar"): "recommend",
+    ("POST", "/v1/items"): "catalogue",
+    ("PUT", "/v1/items/{item_id:text}"): "catalogue",
+    ("GET", "/v1/items/{item_id:text}"): "catalogue",
+    ("DELETE", "/v1/items/{item_id:text}"): "catalogue",
     ("POST", "/v1/users/merge"): "privacy",
     ("GET", "/v1/users"): "privacy",
     ("DELETE", "/v1/users"): "privacy",

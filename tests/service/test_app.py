@@ -11,7 +11,8 @@ from service.contract.events import EVENT_TYPES
 from service.errors import BundleRefused
 from tests.builders import DAY_MS, event_json
 from tests.clients import client_of, recommended
-from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import FakeAnnouncements, FakeClock, FakeCounters
 
 
 async def test_a_bad_bundle_fails_the_start(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from tests.builders import MS_PER_HOUR, event_json
 from tests.clients import client_of, metric
-from tests.fakes import DAY_MS, NOON_MS, FakeClock, FakeHistory, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import DAY_MS, NOON_MS, FakeClock, FakeHistory
 
 
 async def post(client: httpx.AsyncClient, *events: object) -> httpx.Response:

@@ -11,7 +11,8 @@ from service.exposures import Exposures
 from service.metrics import Metrics
 from tests.builders import event, event_json
 from tests.clients import metric, recommended
-from tests.fakes import NOON_MS, FakeExposures, FakeHistory
+from tests.fake_stores import FakeExposures
+from tests.fakes import NOON_MS, FakeHistory
 
 ID = "0001" + "a" * 28
 

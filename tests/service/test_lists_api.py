@@ -7,7 +7,8 @@ import pytest
 
 from tests.builders import event
 from tests.clients import item_ids
-from tests.fakes import NOON_MS, FakeExposures, FakeHistory, FakeLists
+from tests.fake_stores import FakeExposures, FakeLists
+from tests.fakes import NOON_MS, FakeHistory
 
 MIDNIGHT_MS = NOON_MS - 12 * 3_600_000
 # By the model for a user of action-1 at midnight: scores 1, .9, .8, .1, 0 and 0.

@@ -25,7 +25,8 @@ from tests.builders import (
     window,
 )
 from tests.clients import client_of, item_ids, metric, recommended
-from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory
 
 MIDNIGHT_MS = NOON_MS - 12 * MS_PER_HOUR
 

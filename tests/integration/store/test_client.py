@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 from service.config import Settings
 from service.metrics import Metrics
 from service.store.announcements import ModelAnnouncements
+from service.store.catalogue import CatalogueStore, ItemChange
 from service.store.client import RedisClient, connect
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
@@ -68,7 +69,7 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
             "shop",
             enabled=True,
             passwords=["+word"],
-            keys=["{p*", "sojourn:*"],
+            keys=["{p*", "{items}:*", "sojourn:*"],
             commands=[f"+{command.lower()}" for command in listed],
         )
         await client.aclose()
@@ -82,6 +83,9 @@ async def test_the_documented_permissions_suffice(tmp_path: Path) -> None:
             assert (await store.people.erase("ben")).num_events == 2
         settings = Settings(redis_url=url)
         client = connect(settings)
+        catalogue = CatalogueStore(client, settings, Metrics())
+        await catalogue.change([ItemChange("a", {"title": "A"}, replaces=True)])
+        assert len((await catalogue.since(None)).items) == 1
         announcements = ModelAnnouncements(client, Metrics())
         assert (await announcements.announce_first("a", "a", 1)).active == "a"
         await announcements.prepare("b", 2)

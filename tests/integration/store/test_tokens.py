@@ -17,7 +17,8 @@ from service.store.client import RedisClient
 from service.store.keys import token_key
 from service.store.tokens import Bucket, TokenStore
 from tests.clients import client_of
-from tests.fakes import FakeClock, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import FakeClock
 from tests.integration.store.builders import PATIENT_MS
 from tests.keys import bearer, key_with
 

@@ -18,7 +18,8 @@ from service.security.keys import SCOPES, new_key_text
 from service.security.scopes import ROUTES, AccessTable
 from tests.builders import event_json
 from tests.clients import client_of, metric
-from tests.fakes import NOON_MS, FakeClock, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import NOON_MS, FakeClock
 from tests.keys import bearer, entry_of, key_file, key_with
 from tests.service.test_bad_inputs import check_problem
 
@@ -27,10 +28,16 @@ BODIES: dict[str, Any] = {
     EVENTS: {"events": [event_json()]},
     "/v1/recommendations": {},
     "/v1/rank": {"items": [{"item_id": "a"}]},
+    "/v1/items": {"items": [{"item_id": "a"}]},
+    "/v1/items/{item_id:text}": {},
     "/v1/users/merge": {"from_user_id": "a", "into_user_id": "b"},
 }
 # What an open route answers here if it is not 200: there is one model only.
-ANSWERS = {"/v1/models/rollback": 409, "/v1/models/{version}/activate": 404}
+ANSWERS = {
+    ("POST", "/v1/models/rollback"): 409,
+    ("POST", "/v1/models/{version}/activate"): 404,
+    ("DELETE", "/v1/items/{item_id:text}"): 204,
+}
 
 MakeApp: TypeAlias = Callable[..., FastAPI]
 
@@ -69,7 +76,7 @@ async def call(
     client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str] | None = None
 ) -> httpx.Response:
     """Call a route of the table, of which user ids are filled in, with a body that is right."""
-    filled = path.replace("{user_id:text}", "anna")
+    filled = path.replace("{user_id:text}", "anna").replace("{item_id:text}", "action-1")
     params = {"user_id": "anna"} if path == "/v1/users" else None
     body = BODIES.get(path)
     return await client.request(method, filled, json=body, params=params, headers=headers)
@@ -88,7 +95,9 @@ def test_a_path_leads_to_its_own_entry(user_id: str) -> None:
     """A user id may hold slashes, so that a path could fit two templates."""
     table = AccessTable()
     for method, path in ROUTES:
-        access = table.find(method, path.replace("{user_id:text}", user_id))
+        access = table.find(
+            method, path.replace("{user_id:text}", user_id).replace("{item_id:text}", user_id)
+        )
         assert access is not None
         assert (access.method, access.template) == (method, path.replace(":text", ""))
 
@@ -104,7 +113,7 @@ async def test_a_route_opens_to_its_scope_and_to_no_other(
         answer = await call(client, method, path, headers)
     asked = ROUTES[method, path]
     if asked in (None, granted):
-        assert answer.status_code == ANSWERS.get(path, 200), answer.text
+        assert answer.status_code == ANSWERS.get((method, path), 200), answer.text
     elif granted is None:
         check_problem(answer, 401, "unauthenticated")
         assert answer.headers["www-authenticate"] == 'Bearer realm="sojourn"'

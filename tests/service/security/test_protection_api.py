@@ -22,7 +22,8 @@ from service.logs import configure_logs
 from service.security.keys import new_key_text
 from service.store.history_codec import History
 from tests.clients import client_of, metric
-from tests.fakes import FakeClock, FakeHistory, fake_stores
+from tests.fake_stores import fake_stores
+from tests.fakes import FakeClock, FakeHistory
 from tests.keys import bearer, key_with
 from tests.service.test_bad_inputs import check_problem
 
