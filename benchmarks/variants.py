@@ -2,7 +2,8 @@
 
 A table is a TOML file: the data set, the preset and settings that all variants share, and the
 variants, each with what it changes; `after` names a variant whose weights it starts from. Choose
-on validation; --split test is for the end. Finished runs are kept in --work.
+on validation; --split test is for the end. Finished runs are kept in --work; --add takes the rows
+of earlier reports over, so that the seeds of several sessions join.
 
     python benchmarks/variants.py benchmarks/tables/zoo.toml --json zoo.json
 """
@@ -55,16 +56,23 @@ def main() -> None:
         chosen = [variant for variant in chosen if variant.name in arguments.only]
     if not chosen:
         raise SystemExit(f"{arguments.table}: has no variant {arguments.only}")
-    rows: list[dict[str, Any]] = []
+    rows = [row for path in arguments.add for row in json.loads(path.read_text("utf-8"))["rows"]]
     for seed in arguments.seeds:
         for variant in chosen:
             rows.append(measured(variant, table, seed, arguments))
-            report = {"table": arguments.table.stem, "split": arguments.split, "rows": rows}
-            write_json(arguments.json, report | {"variants": summaries(rows)})
+            write_report(arguments, rows)
             print(line(rows[-1]["name"] + f" seed {seed}", rows[-1]), flush=True)
-    print(f"\nmeans over {len(arguments.seeds)} seeds, {arguments.split} cases")
+    write_report(arguments, rows)
+    seeds = sorted({row["seed"] for row in rows})
+    print(f"\nmeans over the seeds {seeds}, {arguments.split} cases")
     for name, row in summaries(rows).items():
         print(line(name, row))
+
+
+def write_report(arguments: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows and their means over seeds."""
+    report = {"table": arguments.table.stem, "split": arguments.split, "rows": list(rows)}
+    write_json(arguments.json, report | {"variants": summaries(rows)})
 
 
 def variants(table: dict[str, Any]) -> list[Variant]:
@@ -167,12 +175,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("table", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch's, in training")
     parser.add_argument("--quick", action="store_true", help="an epoch, few users: a smoke test")
     parser.add_argument("--work", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="reports to add to")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 
