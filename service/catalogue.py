@@ -52,32 +52,38 @@ class LiveCatalogue:
         self._position: str | None = None
         self._following = asyncio.Lock()
 
-    def view_of(self, bundle: LoadedBundle) -> LoadedBundle:
-        """Return a bundle that is to be served, with what is known of its items."""
-        self._base = bundle
-        return extend(bundle, bundle, self._said)
+    async def view_of(self, bundle: LoadedBundle) -> LoadedBundle:
+        """Return a bundle that is to be served next, with what is known of its items.
+
+        The caller has to put it in the slot before it awaits anything else: what is said meanwhile
+        is laid over what the slot holds.
+        """
+        async with self._following:
+            view = await asyncio.to_thread(extend, bundle, bundle, self._said)
+            self._base = bundle
+            return view
 
     async def follow(self) -> None:
-        """Take up what changed; raises StoreUnavailable, and the view stays as it was."""
+        """Take up all that changed; raises StoreUnavailable, and the view stays as it was."""
         async with self._following:
-            changes = await self._store.since(self._position)
-            base, view = self._base, self._slot.current.bundle
-            if changes.is_whole:
-                forgotten: dict[str, Said] = {text: {} for text in self._said}
-                self._said = dict(changes.items)
-                renewed = await asyncio.to_thread(extend, base, view, forgotten | self._said)
-            else:
-                self._said |= changes.items
-                renewed = view
-                if changes.items:
-                    renewed = await asyncio.to_thread(extend, base, view, changes.items)
-            self._position = changes.position
-            if base is not self._base:
-                # Another model was put while this one was extended; its view is as of before.
-                base, view = self._base, self._slot.current.bundle
-                renewed = await asyncio.to_thread(extend, base, view, self._said)
-            if renewed is not view:
-                self._slot.renew(renewed)
+            goes_on = True
+            while goes_on:
+                changes = await self._store.since(self._position)
+                await self._take_up(changes)
+                self._position, goes_on = changes.position, changes.goes_on
+
+    async def _take_up(self, changes: Changes) -> None:
+        said = changes.items
+        if changes.is_whole:
+            forgotten: dict[str, Said] = {text: {} for text in self._said}
+            said = forgotten | dict(said)
+        if not said:
+            return
+        view = self._slot.current.bundle
+        renewed = await asyncio.to_thread(extend, self._base, view, said)
+        self._said = dict(changes.items) if changes.is_whole else self._said | dict(said)
+        if renewed is not view:
+            self._slot.renew(renewed)
 
     async def change(self, changes: Sequence[ItemChange]) -> None:
         """Store what is said of items; when this returns, this process serves them so.
@@ -90,7 +96,12 @@ class LiveCatalogue:
         await self.follow()
 
     async def delete(self, item_id: str) -> None:
-        """Let an item be no more, until something is said of it again; raises as `change`."""
+        """Let an item be no more, until something is said of it again.
+
+        Raises UnknownItem, also of one that another process has just deleted, and as `change`.
+        """
+        await self.follow()
+        self.item(item_id)
         await self.change([ItemChange(item_id, {DELETED: True}, replaces=True)])
 
     def item(self, item_id: str) -> KnownItem:
@@ -102,33 +113,35 @@ class LiveCatalogue:
         found = item_of(self._base, item_id, said)
         return KnownItem(found, is_trained=item_id in self._base.vocabulary)
 
-    def similar(self, item_id: str, k: int) -> tuple[RecommendedItem, ...]:
+    async def similar(self, item_id: str, k: int) -> tuple[RecommendedItem, ...]:
         """Return the k items most like one, by the cosine of item vectors; raises UnknownItem.
 
         Of an item without a vector the most popular ones follow in its place.
         """
         self.item(item_id)
-        view = self._slot.current.bundle
-        index = view.vocabulary.index(item_id)
-        num_items = len(view.vocabulary)
-        everything = np.arange(1, num_items + 1, dtype=np.int64)
-        allowed = without(everything, np.append(view.withheld, index), num_items)
-        vector = view.ranker.vectors(np.array([index]))[0]
-        likeness = view.ranker.likeness(vector)[allowed]
-        if not vector.any():
-            weights = np.zeros(num_items + 1, np.float32)
-            weights[view.popularity.overall.indices] = view.popularity.overall.weights
-            likeness = weights[allowed]
-        best, scores = top_k(allowed, likeness, k)
-        return tuple(
-            RecommendedItem(
-                item_id=view.vocabulary.id(at),
-                score=score,
-                rank=rank,
-                source="similar" if vector.any() else "popular",
-                title=view.titles[at],
-            )
-            for rank, (at, score) in enumerate(
-                zip(best.tolist(), scores.tolist(), strict=True), start=1
-            )
+        # On a thread: it reads the whole item matrix.
+        return await asyncio.to_thread(_similar, self._slot.current.bundle, item_id, k)
+
+
+def _similar(view: LoadedBundle, item_id: str, k: int) -> tuple[RecommendedItem, ...]:
+    index = view.vocabulary.index(item_id)
+    num_items = len(view.vocabulary)
+    everything = np.arange(1, num_items + 1, dtype=np.int64)
+    allowed = without(everything, np.append(view.withheld, index), num_items)
+    vector = view.ranker.vectors(np.array([index]))[0]
+    likeness = view.ranker.likeness(vector)[allowed]
+    if not vector.any():
+        likeness = view.popularity.overall.dense(num_items)[allowed]
+    best, scores = top_k(allowed, likeness, k)
+    return tuple(
+        RecommendedItem(
+            item_id=view.vocabulary.id(at),
+            score=score,
+            rank=rank,
+            source="similar" if vector.any() else "popular",
+            title=view.titles[at],
         )
+        for rank, (at, score) in enumerate(
+            zip(best.tolist(), scores.tolist(), strict=True), start=1
+        )
+    )

@@ -30,7 +30,8 @@ def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> 
     categories of the mean vector of their items, and zero if no category is known. One of which
     nothing is said any more is withheld.
     """
-    new = [text for text, one in said.items() if text not in view.vocabulary and not is_gone(one)]
+    # What is gone gets a row too, withheld: otherwise it would come back as a stranger.
+    new = [text for text, one in said.items() if text not in view.vocabulary and one]
     vocabulary = view.vocabulary.extended(new) if new else view.vocabulary
     known = [text for text in said if text in vocabulary]
     items = {vocabulary.index(text): item_of(base, text, said[text]) for text in known}

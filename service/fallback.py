@@ -28,6 +28,12 @@ class RankedList:
     indices: Int64s
     weights: Float32s
 
+    def dense(self, num_items: int) -> Float32s:
+        """Return the weights by item index, (num_items + 1,), 0 of items that are not listed."""
+        weights = np.zeros(num_items + 1, np.float32)
+        weights[self.indices] = self.weights
+        return weights
+
     @classmethod
     def empty(cls) -> "RankedList":
         """Return the list without items."""
@@ -149,8 +155,7 @@ def nearby(columns: ItemColumns, overall: RankedList, lat: float, lon: float) ->
         return RankedList.empty()
     distances = columns.distances_km(lat, lon)
     near = np.flatnonzero(distances <= NEARBY_KM)
-    weights = np.zeros(len(distances), np.float32)
-    weights[overall.indices] = overall.weights
+    weights = overall.dense(len(distances) - 1)
     order = np.lexsort((distances[near], -weights[near]))[:NUM_NEARBY_ITEMS]
     best: Int64s = near[order].astype(np.int64)
     return RankedList(best, weights[best])

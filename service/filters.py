@@ -107,25 +107,25 @@ def _having(match: Match, columns: ItemColumns) -> Mask:
             mask[terms.items_of(term)] = True
     if numbers is not None:
         listed = [value for value in match.values if not isinstance(value, str | bool)]
-        # A missing number is NaN, which equals nothing: neither of `listed` nor another one.
-        mask |= ~np.isnan(numbers) & np.isin(numbers, listed, invert=match.but)
+        mask[numbers.items[np.isin(numbers.values, listed, invert=match.but)]] = True
     return mask
 
 
 def _within(range_: Range, columns: ItemColumns) -> Mask:
+    mask = np.zeros(columns.num_items + 1, np.bool_)
     numbers = columns.numbers.get(range_.key)
     if numbers is None:
-        return np.zeros(columns.num_items + 1, np.bool_)
-    # Comparisons with NaN are false, so that items without the number drop out.
-    mask: Mask = ~np.isnan(numbers)
+        return mask
+    fits = np.ones(len(numbers.values), np.bool_)
     if range_.gt is not None:
-        mask &= numbers > range_.gt
+        fits &= numbers.values > range_.gt
     if range_.gte is not None:
-        mask &= numbers >= range_.gte
+        fits &= numbers.values >= range_.gte
     if range_.lt is not None:
-        mask &= numbers < range_.lt
+        fits &= numbers.values < range_.lt
     if range_.lte is not None:
-        mask &= numbers <= range_.lte
+        fits &= numbers.values <= range_.lte
+    mask[numbers.items[fits]] = True
     return mask
 
 

@@ -67,10 +67,13 @@ class TermColumn:
             for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
         ]
 
-    def patched(self, gone: Mask, added: "TermColumn | None", to_global: Int64s) -> "TermColumn":
+    def patched(
+        self, gone: Mask, added: "TermColumn | None", to_global: Int64s
+    ) -> "TermColumn | None":
         """Return the column without the pairs of items that are gone, and with those added.
 
-        `gone` is by item index; `to_global` maps the indices of `added` to those here.
+        `gone` is by item index; `to_global` maps the indices of `added` to those here. A term that
+        no item has any more is forgotten, and so is a column without terms: None.
         """
         items, places = self.by_item
         kept = ~gone[items]
@@ -79,11 +82,53 @@ class TermColumn:
         if added is not None:
             renamed = np.array([terms.setdefault(term, len(terms)) for term in added.places])
             new_items, new_places = to_global[added.by_item[0]], renamed[added.by_item[1]]
+        all_places = np.concatenate([places[kept], new_places])
+        used, renumbered = np.unique(all_places, return_inverse=True)
+        if not len(used):
+            return None
+        names = tuple(terms)
         return TermColumn.of(
-            tuple(terms),
-            np.concatenate([places[kept], new_places]),
+            [names[place] for place in used.tolist()],
+            renumbered.astype(np.int64),
             np.concatenate([items[kept], new_items]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NumberColumn:
+    """One number of some items: `items`, ascending, and `values`, (num_pairs,) float64.
+
+    Only those that say it: a catalogue may have thousands of names, each said of a few items.
+    """
+
+    items: Int64s
+    values: Float64s
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, float]]) -> "NumberColumn":
+        """Return the column of (item index, number) pairs, in ascending order of items."""
+        return cls(
+            np.array([item for item, _ in pairs], np.int64),
+            np.array([number for _, number in pairs], np.float64),
+        )
+
+    def dense(self, num_items: int) -> Float64s:
+        """Return the numbers by item index, (num_items + 1,), NaN where an item has none."""
+        numbers = np.full(num_items + 1, np.nan)
+        numbers[self.items] = self.values
+        return numbers
+
+    def patched(
+        self, gone: Mask, added: "NumberColumn | None", to_global: Int64s
+    ) -> "NumberColumn | None":
+        """Return the column without items that are gone, and with those added; None if empty."""
+        kept = ~gone[self.items]
+        items, values = self.items[kept], self.values[kept]
+        if added is not None:
+            items = np.concatenate([items, to_global[added.items]])
+            values = np.concatenate([values, added.values])
+        order = np.argsort(items)
+        return NumberColumn(items[order], values[order]) if len(items) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +136,13 @@ class ItemColumns:
     """Columns of `num_items` items, element 0 of each being padding and unknown.
 
     `terms` and `numbers` are by key: `categories`, `released_at` in ms, and `attributes.` with a
-    name; numbers, `lats` and `lons` are (num_items + 1,) float64, NaN where unknown. Item i has
-    the opening hours `hours[hours_of[i]]`, "" where unknown.
+    name; `lats` and `lons` are (num_items + 1,) float64, NaN where unknown. Item i has the opening
+    hours `hours[hours_of[i]]`, "" where unknown.
     """
 
     num_items: int
     terms: Mapping[str, TermColumn]
-    numbers: Mapping[str, Float64s]
+    numbers: Mapping[str, NumberColumn]
     lats: Float64s
     lons: Float64s
     hours: tuple[str, ...]
@@ -107,7 +152,7 @@ class ItemColumns:
     def of(cls, items: Sequence[Item]) -> "ItemColumns":
         """Return the columns of items, the first of which has the index 1."""
         terms: defaultdict[str, _Pairs] = defaultdict(_Pairs)
-        numbers: dict[str, Float64s] = {}
+        numbers: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         hours = {"": 0}
         hours_of = np.zeros(len(items) + 1, np.int64)
         for index, item in enumerate(items, start=1):
@@ -115,14 +160,12 @@ class ItemColumns:
                 for value in values:
                     terms[key].add(value, index)
             for key, number in _numbers_of(item):
-                if key not in numbers:
-                    numbers[key] = np.full(len(items) + 1, np.nan)
-                numbers[key][index] = number
+                numbers[key].append((index, number))
             hours_of[index] = hours.setdefault(item.opening_hours or "", len(hours))
         return cls(
             num_items=len(items),
             terms={key: pairs.column() for key, pairs in terms.items()},
-            numbers=numbers,
+            numbers={key: NumberColumn.of(pairs) for key, pairs in numbers.items()},
             lats=_coordinates([item.lat for item in items]),
             lons=_coordinates([item.lon for item in items]),
             hours=tuple(hours),
@@ -139,42 +182,58 @@ class ItemColumns:
         added = ItemColumns.of(list(changed.values()))
         gone = np.zeros(num_items + 1, np.bool_)
         gone[to_global[1:]] = True
-        old = self.numbers
-        empty = TermColumn.of((), to_global[:0], to_global[:0])
-        keys = dict.fromkeys([*self.terms, *added.terms])
-        hours = {text: place for place, text in enumerate(self.hours)}
-        new_hours = np.array([hours.setdefault(text, len(hours)) for text in added.hours])
-        hours_of = _longer(self.hours_of, num_items, 0)
-        hours_of[to_global[1:]] = new_hours[added.hours_of[1:]]
+        nobody = to_global[:0]
+        no_terms = TermColumn.of((), nobody, nobody)
+        no_numbers = NumberColumn(nobody, np.zeros(0))
+        terms = {
+            key: self.terms.get(key, no_terms).patched(gone, added.terms.get(key), to_global)
+            for key in dict.fromkeys([*self.terms, *added.terms])
+        }
+        numbers = {
+            key: self.numbers.get(key, no_numbers).patched(gone, added.numbers.get(key), to_global)
+            for key in dict.fromkeys([*self.numbers, *added.numbers])
+        }
+        hours, hours_of = self._patched_hours(added, to_global, num_items)
         return ItemColumns(
             num_items=num_items,
-            terms={
-                key: self.terms.get(key, empty).patched(gone, added.terms.get(key), to_global)
-                for key in keys
-            },
-            numbers={
-                key: _patched_numbers(old.get(key), added.numbers.get(key), to_global, gone)
-                for key in dict.fromkeys([*old, *added.numbers])
-            },
-            lats=_patched_numbers(self.lats, added.lats, to_global, gone),
-            lons=_patched_numbers(self.lons, added.lons, to_global, gone),
-            hours=tuple(hours),
+            terms={key: column for key, column in terms.items() if column is not None},
+            numbers={key: column for key, column in numbers.items() if column is not None},
+            lats=_patched_numbers(self.lats, added.lats, to_global, num_items),
+            lons=_patched_numbers(self.lons, added.lons, to_global, num_items),
+            hours=hours,
             hours_of=hours_of,
         )
+
+    def _patched_hours(
+        self, added: "ItemColumns", to_global: Int64s, num_items: int
+    ) -> tuple[tuple[str, ...], Int64s]:
+        """Return the distinct opening hours that any item has, "" first, and each item's place."""
+        places = {text: place for place, text in enumerate(self.hours)}
+        renamed = np.array([places.setdefault(text, len(places)) for text in added.hours])
+        hours_of = _longer(self.hours_of, num_items, 0)
+        hours_of[to_global[1:]] = renamed[added.hours_of[1:]]
+        used = np.bincount(hours_of, minlength=len(places)) > 0
+        used[0] = True
+        texts = tuple(text for text, is_used in zip(places, used.tolist(), strict=True) if is_used)
+        return texts, (np.cumsum(used) - 1)[hours_of]
 
     def facts(self, index: int) -> dict[str, Any]:
         """Return what an item says of itself, by the names of `Item`'s fields but id and text."""
         attributes: dict[str, Any] = {}
         categories: tuple[Any, ...] = ()
         for key, column in self.terms.items():
-            names = tuple(column.places)
-            found = tuple(names[place] for place in sorted(column.places_of(np.array([index]))[0]))
+            places = sorted(column.places_of(np.array([index]))[0])
+            names = tuple(column.places) if places else ()
+            found = tuple(names[place] for place in places)
             if key == CATEGORIES:
                 categories = found
             elif found:
                 attributes[key.removeprefix(ATTRIBUTES)] = found if len(found) > 1 else found[0]
-        numbers = {key: float(column[index]) for key, column in self.numbers.items()}
-        known = {key: number for key, number in numbers.items() if not np.isnan(number)}
+        known: dict[str, float] = {}
+        for key, numbers in self.numbers.items():
+            at = int(np.searchsorted(numbers.items, index))
+            if at < len(numbers.items) and numbers.items[at] == index:
+                known[key] = float(numbers.values[at])
         released = known.pop(RELEASED_AT, None)
         attributes |= {key.removeprefix(ATTRIBUTES): number for key, number in known.items()}
         is_placed = not np.isnan(self.lats[index])
@@ -245,14 +304,9 @@ def _longer(column: NDArray[Any], num_items: int, filler: float) -> NDArray[Any]
     return longer
 
 
-def _patched_numbers(
-    old: Float64s | None, added: Float64s | None, to_global: Int64s, gone: Mask
-) -> Float64s:
-    num_items = len(gone) - 1
-    patched = np.full(num_items + 1, np.nan) if old is None else _longer(old, num_items, np.nan)
-    patched[gone] = np.nan
-    if added is not None:
-        patched[to_global[1:]] = added[1:]
+def _patched_numbers(old: Float64s, added: Float64s, to_global: Int64s, num_items: int) -> Float64s:
+    patched = _longer(old, num_items, np.nan)
+    patched[to_global[1:]] = added[1:]
     return patched
 
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,14 +111,14 @@ def _load(settings: Settings, path: Path) -> LoadedBundle:
     return load_bundle(path, num_threads=settings.onnx_threads)
 
 
-def _open_next(
+async def _open_next(
     settings: Settings,
     metrics: Metrics,
     catalogue: LiveCatalogue,
     bundle: LoadedBundle,
     before: ServingModel,
 ) -> tuple[ServingModel, AsyncExitStack]:
-    view = catalogue.view_of(bundle)
+    view = await catalogue.view_of(bundle)
     return open_model(view, before.live.for_vocabulary(view.vocabulary), settings, metrics)
 
 
@@ -145,6 +145,9 @@ async def _begin(
     async def refresh() -> None:
         await parts.slot.current.live.refresh()
 
+    with suppress(StoreUnavailable):
+        # Before the first answer: what callers took away must not be shown after a restart.
+        await parts.catalogue.follow()
     poll_s = settings.model_poll_ms / 1000
     work = [
         ("refresh popularity", refresh, settings.popularity_refresh_s),

@@ -5,7 +5,7 @@ the one that serves, before it is announced, so a bad one is noticed by whoever 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -26,7 +26,9 @@ from service.starting import is_news
 from service.store.announcements import Announced
 
 ModelState: TypeAlias = Literal["active", "previous", "available", "refused"]
-Opener: TypeAlias = Callable[[LoadedBundle, ServingModel], tuple[ServingModel, AsyncExitStack]]
+Opener: TypeAlias = Callable[
+    [LoadedBundle, ServingModel], Awaitable[tuple[ServingModel, AsyncExitStack]]
+]
 
 
 class Announcements(Protocol):
@@ -206,7 +208,7 @@ class ModelRegistry:
     async def _change(self, announcements: Announcements, version: str) -> Announced:
         loaded = await self._loaded_for_all(announcements, version)
         self._announced = await announcements.announce(version, self._clock())
-        self._switch(loaded)
+        await self._switch(loaded)
         self._note("announced", "")
         return self._announced
 
@@ -219,13 +221,13 @@ class ModelRegistry:
             return False
         self._announced = await announcements.announce_pointer(version, self._clock())
         if self._announced.active == version:
-            self._switch(loaded)
+            await self._switch(loaded)
         return True
 
     async def _catch_up(self, announced: Announced) -> None:
         """Serve what is announced, or have ready what somebody is about to announce."""
         if announced.active != self.serving:
-            self._switch(await self._loader.load_once(announced.active))
+            await self._switch(await self._loader.load_once(announced.active))
         elif announced.is_preparing(self._clock()):
             await self._loader.prepare(announced.preparing)
         else:
@@ -269,12 +271,13 @@ class ModelRegistry:
                 await announcements.give_up(version)
             raise
 
-    def _switch(self, loaded: LoadedBundle | None) -> None:
+    async def _switch(self, loaded: LoadedBundle | None) -> None:
         """Serve a bundle from the next request on; None goes on with what is served."""
         if loaded is None:
             return
         before = self.serving
-        self._slot.put(*self._open_model(loaded, self._slot.current))
+        # Nothing may be awaited between: what is said of items is laid over what is served.
+        self._slot.put(*await self._open_model(loaded, self._slot.current))
         self._metrics.model_switches.inc()
         self._state_served()
         self._log.info("model switched", version=self.serving, before=before)

@@ -19,8 +19,7 @@ def examples_of(bundle: LoadedBundle, categories: Sequence[str]) -> Int64s:
     column = bundle.columns.terms.get(CATEGORIES)
     if column is None or not categories:
         return np.zeros(0, np.int64)
-    weights = np.zeros(len(bundle.vocabulary) + 1)
-    weights[bundle.popularity.overall.indices] = bundle.popularity.overall.weights
+    weights = bundle.popularity.overall.dense(len(bundle.vocabulary))
     found = []
     for category in dict.fromkeys(categories):
         items = column.items_of(category)

@@ -84,15 +84,17 @@ def _column(bundle: LoadedBundle, feature: str, basis: Basis) -> Float64s | None
         column[[pick.index for pick in scored]] = [pick.score for pick in scored]
         return column
     if feature == POPULARITY:
-        column = np.zeros(columns.num_items + 1)
-        column[bundle.popularity.overall.indices] = bundle.popularity.overall.weights
-        return column
+        return bundle.popularity.overall.dense(columns.num_items).astype(np.float64)
     if feature == DISTANCE_KM:
         return columns.distances_km(basis.point.lat, basis.point.lon)
     if feature == AGE_DAYS:
         released = columns.numbers.get(RELEASED_AT)
-        return None if released is None else np.maximum(basis.time_ms - released, 0.0) / MS_PER_DAY
-    return columns.numbers.get(feature) if feature.startswith(ATTRIBUTES) else None
+        if released is None:
+            return None
+        ages_ms = basis.time_ms - released.dense(columns.num_items)
+        return np.maximum(ages_ms, 0.0) / MS_PER_DAY
+    numbers = columns.numbers.get(feature) if feature.startswith(ATTRIBUTES) else None
+    return None if numbers is None else numbers.dense(columns.num_items)
 
 
 def _own_numbers(candidates: Sequence[RankedCandidate], name: str) -> Float64s:

@@ -124,7 +124,9 @@ class ModelSlot:
     def renew(self, bundle: LoadedBundle) -> None:
         """Serve another view of the same model from the next request on."""
         model = self._tenure.model
-        live = model.live.for_vocabulary(bundle.vocabulary)
+        live = model.live
+        if bundle.vocabulary is not model.bundle.vocabulary:
+            live = live.for_vocabulary(bundle.vocabulary)
         self._tenure.model = replace(model, bundle=bundle, live=live)
 
     async def close(self) -> None:

@@ -88,6 +88,8 @@ class FakeItems:
     def __init__(self) -> None:
         self.down = False
         self.said: dict[str, dict[str, Any]] = {}
+        # Entries of the log that are read at a time.
+        self.page = 1_000
         self._log: list[str] = []
 
     async def change(self, changes: Sequence[ItemChange]) -> None:
@@ -101,9 +103,12 @@ class FakeItems:
     async def since(self, position: str | None) -> Changes:
         """Return what changed since so many changes, or all."""
         self._check()
-        ids = self.said if position is None else dict.fromkeys(self._log[int(position) :])
-        items = {item_id: self.said[item_id] for item_id in ids}
-        return Changes(str(len(self._log)), items, is_whole=position is None)
+        if position is None:
+            return Changes(str(len(self._log)), dict(self.said), is_whole=True)
+        entries = self._log[int(position) :][: self.page]
+        items = {item_id: self.said[item_id] for item_id in entries}
+        reached = int(position) + len(entries)
+        return Changes(str(reached), items, goes_on=reached < len(self._log))
 
     def _check(self) -> None:
         if self.down:

@@ -31,7 +31,7 @@ async def similar_items(
     item_id: str, services: ServicesDep, k: Annotated[int, Query(ge=1, le=MAX_SIMILAR)] = 10
 ) -> SimilarResponse:
     """Return the items that are most like one."""
-    found = services.catalogue.similar(item_id, k)
+    found = await services.catalogue.similar(item_id, k)
     items = [RecommendedItemBody.of(one) for one in found]
     return SimilarResponse(item_id=item_id, items=items)
 
@@ -62,8 +62,7 @@ async def get_item(item_id: str, services: ServicesDep) -> ItemView:
 @router.delete(ITEM, status_code=204, responses=problems(404, 422, 503, 507))
 async def delete_item(item_id: str, services: ServicesDep) -> Response:
     """Let an item be no more: shown to nobody until something is said of it again."""
-    services.catalogue.item(check_id("item_id", item_id))
-    await services.catalogue.delete(item_id)
+    await services.catalogue.delete(check_id("item_id", item_id))
     return Response(status_code=204)
 
 

@@ -40,12 +40,14 @@ class ItemChange:
 class Changes:
     """What was said of the items that changed, and where the log stood when it was read.
 
-    `is_whole` says that these are all live items, not only those that changed.
+    `is_whole` says that these are all live items, not only those that changed; `goes_on` that
+    there is more after the position.
     """
 
     position: str
     items: Mapping[str, Said]
     is_whole: bool = False
+    goes_on: bool = False
 
 
 class CatalogueStore:
@@ -102,7 +104,8 @@ class CatalogueStore:
         ids = list(dict.fromkeys(_text(fields[b"item_id"]) for _, fields in entries))
         reached = _text(entries[-1][0]) if entries else position
         said = await self.read(ids)
-        return Changes(reached, dict(zip(ids, said, strict=True)))
+        found = dict(zip(ids, said, strict=True))
+        return Changes(reached, found, goes_on=len(entries) == READ_BATCH)
 
     async def _whole(self) -> Changes:
         """Return every live item; changes made while it is read come again with the next call."""
@@ -142,11 +145,14 @@ class CatalogueStore:
 
 def _is_gone(position: str, first: Sequence[Any], newest: Sequence[Any]) -> bool:
     """Say whether the log lost what came after a position: trimmed, or begun anew."""
+    if position == BEGINNING:
+        # What was trimmed before the first look at an entry cannot be told from nothing.
+        return bool(newest)
     if not newest:
-        return position != BEGINNING
+        return True
     if _place(position) > _place(_text(newest[0][0])):
         return True
-    return position != BEGINNING and _place(_text(first[0][0])) > _place(position)
+    return _place(_text(first[0][0])) > _place(position)
 
 
 def _place(position: str) -> tuple[int, int]:

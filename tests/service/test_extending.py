@@ -83,14 +83,15 @@ def test_what_is_said_replaces_what_the_bundle_says(bundle: LoadedBundle) -> Non
 
 
 def test_a_deleted_item_is_withheld_until_it_is_said_again(bundle: LoadedBundle) -> None:
-    """Known to the model or not; one that nobody knew leaves no trace."""
+    """Known to the model or not; one that was never served must not come back as a stranger."""
     view = extend(bundle, bundle, {"new": {"categories": ["drama"]}})
     gone = extend(bundle, view, {"new": {"deleted": True}, "drama-1": {"deleted": True}})
     assert gone.withheld.tolist() == [4, 7]
     back = extend(bundle, gone, {"new": {"categories": ["action"]}})
     assert back.withheld.tolist() == [4]
     assert back.ranker.vectors(np.array([7])).tolist() == [pytest.approx([0.95, 0.05, 0.0])]
-    assert extend(bundle, bundle, {"never": {"deleted": True}}) is bundle
+    never = extend(bundle, bundle, {"never": {"deleted": True}})
+    assert never.withheld.tolist() == [never.vocabulary.index("never")] == [7]
 
 
 def test_changes_one_by_one_are_the_changes_together(bundle: LoadedBundle) -> None:

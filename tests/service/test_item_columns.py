@@ -77,3 +77,31 @@ def test_an_items_facts_come_back_from_the_columns() -> None:
         "released_at_ms": 7,
     }
     assert columns.facts(1)["attributes"] == {}
+
+
+def test_what_no_item_says_any_more_is_forgotten() -> None:
+    """A caller that says something else every minute must not fill the memory."""
+    columns = ItemColumns.of([Item(item_id=ItemId("a")), Item(item_id=ItemId("b"))])
+    for number in range(20):
+        said = Item(
+            item_id=ItemId("a"),
+            categories=(f"c{number}",),
+            attributes={f"n{number}": 1.0, f"t{number}": "x"},
+            opening_hours=f"Mo 0{number % 9}:00-20:00",
+        )
+        columns = columns.patched({1: said}, 2)
+    assert set(columns.terms) == {"categories", "attributes.t19"}
+    assert [*columns.terms["categories"].places] == ["c19"]
+    assert set(columns.numbers) == {"attributes.n19"}
+    assert columns.hours == ("", "Mo 01:00-20:00")
+
+
+def test_a_number_costs_what_its_items_do() -> None:
+    """64,000 names on one item each are 64,000 numbers, not as many columns of the catalogue."""
+    items = [
+        Item(item_id=ItemId(f"i{at}"), attributes={f"n{at}-{name}": 1.0 for name in range(64)})
+        for at in range(1_000)
+    ]
+    columns = ItemColumns.of(items)
+    assert len(columns.numbers) == 64_000
+    assert sum(len(column.values) for column in columns.numbers.values()) == 64_000

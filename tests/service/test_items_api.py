@@ -1,5 +1,7 @@
 """The live catalogue: what is put can be recommended at once, what is taken away at once not."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,10 +10,11 @@ import pytest
 from service.app import create_app
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
+from service.store.catalogue import ItemChange
 from tests.builders import event
 from tests.clients import client_of, item_ids, recommended
 from tests.fake_stores import FakeItems, fake_stores
-from tests.fakes import NOON_MS, FakeClock, FakeHistory
+from tests.fakes import NOON_MS, FakeAnnouncements, FakeClock, FakeHistory
 from tests.service.test_bad_inputs import check_problem
 
 MIDNIGHT_MS = NOON_MS - 12 * 3_600_000
@@ -249,3 +252,52 @@ async def test_what_has_no_meaning_is_refused_by_its_field(
     assert (batch["accepted"], batch["rejected"]) == (1, 1)
     assert batch["results"][0]["error"]["field"] == field
     assert [*live_items.said] == ["good"]
+
+
+async def test_a_restart_shows_nothing_that_was_taken_away(
+    settings: Settings, bundle: LoadedBundle, stores: dict[str, Any], clock: FakeClock
+) -> None:
+    """The first answer of a new process knows the live catalogue, deleted strangers too."""
+    async with client_of(create_app(settings, **stores, bundle=bundle, clock=clock)) as first:
+        await put(first, "x", title="X")
+        await put(first, "action-1", available=False)
+        for item_id in ("x", "drama-1"):
+            assert (await first.delete(f"/v1/items/{item_id}")).status_code == 204
+    async with client_of(create_app(settings, **stores, bundle=bundle, clock=clock)) as second:
+        listed = await post(second, candidates=["x", "action-1", "drama-1", "drama-2"])
+        assert item_ids(listed) == ["drama-2"]
+
+
+async def test_a_process_that_is_far_behind_serves_its_own_change(
+    settings: Settings, bundle: LoadedBundle, stores: dict[str, Any], clock: FakeClock
+) -> None:
+    """Another process posted more than one page of the log; the answer to a put must not be 404."""
+    app = create_app(settings, **stores, bundle=bundle, clock=clock)
+    async with client_of(app) as client:
+        live_items: FakeItems = stores["live_items"]
+        live_items.page = 2
+        for number in range(5):
+            await live_items.change([ItemChange(f"other-{number}", {"title": "O"}, True)])
+        assert (await put(client, "mine", title="M")).json()["title"] == "M"
+
+
+async def test_items_may_be_put_while_models_switch(
+    folder: Path, old: str, new: str, announcements: FakeAnnouncements, live_items: FakeItems
+) -> None:
+    """The two bundles count their items from other ends; what was said stays with its item."""
+    stores = fake_stores(live_items=live_items)
+    app = create_app(
+        Settings(bundle_path=folder), **stores, announcements=announcements, clock=FakeClock()
+    )
+    async with client_of(app) as client:
+        await put(client, "drama-3", **NEW)
+        for version in (new, old, new):
+            switch = client.post(f"/v1/models/{version}/activate")
+            flip = client.post(
+                "/v1/items", json={"items": [{"item_id": "drama-1", "lat": 1, "lon": 2}]}
+            )
+            answers = await asyncio.gather(switch, flip)
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert (await client.get("/v1/items/drama-1")).json()["lat"] == 1.0
+            similar = (await client.get("/v1/items/drama-1/similar", params={"k": 1})).json()
+            assert similar["items"][0]["item_id"] == "drama-3"

@@ -11,7 +11,9 @@ local items = {}
 for key = 3, #KEYS do
   local item_id, count = ARGV[at], tonumber(ARGV[at + 2])
   items[#items + 1] = {KEYS[key], item_id, ARGV[at + 1] == '1', at + 3, count}
-  fresh = fresh + 1 - redis.call('SISMEMBER', KEYS[1], item_id)
+  -- Taking an item away is never refused for want of room.
+  local is_deletion = count == 2 and ARGV[at + 3] == 'deleted' and ARGV[at + 4] == 'true'
+  if not is_deletion then fresh = fresh + 1 - redis.call('SISMEMBER', KEYS[1], item_id) end
   at = at + 3 + count
 end
 if fresh > 0 and redis.call('SCARD', KEYS[1]) + fresh > max_items then

@@ -94,6 +94,8 @@ async def test_more_items_than_may_be_live_change_nothing(
         await store.change([change("b", title="B"), change("c", title="C")])
     assert sorted((await store.since(None)).items) == ["a"]
     await store.change([change("a", title="again"), change("b", title="B")])
+    # There is a way out of a full catalogue: an item of the bundle can still be taken away.
+    await store.change([change("of the bundle", deleted=True)])
 
 
 async def test_a_large_catalogue_is_read_in_parts(store: CatalogueStore) -> None:
