@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.bundle_loader import LoadedBundle
 from service.choosing import Choice
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
@@ -24,8 +25,8 @@ from service.store.lists import ListedItem, RankedItems
 
 # The longest list that is kept for its next pages.
 MAX_LIST = 1_000
-# Of a long answer this many impressions are noted: nobody looks further.
-MAX_NOTED = 500
+# Of a long answer this many impressions are noted: few look further, and Redis holds them all.
+MAX_NOTED = 50
 
 
 class ListKeeper(Protocol):
@@ -99,7 +100,11 @@ class Answers:
                 recommendation_id=recommendation_id,
                 user_id=query.user_id,
                 model_version=model.version,
-                items=tuple(ListedItem(one.item_id, one.score, one.source) for one in items),
+                items=tuple(
+                    ListedItem(one.item_id, one.score, one.source, one.propensity) for one in items
+                ),
+                policy=policy_of(query),
+                explores=query.arrangement.exploration is not None,
                 created_ms=self._clock(),
             )
             next_page = await self._keep(kept, query.k, degraded)
@@ -143,20 +148,14 @@ class Answers:
         if kept is None or query.offset >= len(kept.items):
             raise CursorExpired("the cursor's list is gone; ask for the first page again")
         end = query.offset + query.k
-        titles, vocabulary = model.bundle.titles, model.bundle.vocabulary
-        items = tuple(
-            RecommendedItem(
-                one.item_id, one.score, rank, one.source, titles[vocabulary.index(one.item_id)]
-            )
-            for rank, one in enumerate(kept.items[query.offset : end], start=query.offset + 1)
-        )
         draft = _Draft(
             recommendation_id=self._new_id(query.user_id),
             model_version=kept.model_version,
-            policy="page",
-            items=items,
+            policy=kept.policy,
+            items=_page(model.bundle, kept.items[query.offset : end], query.offset),
             degraded=(),
             next_page=(query.recommendation_id, end) if end < len(kept.items) else None,
+            explores=kept.explores,
         )
         return self._finish(draft, query.user_id)
 
@@ -202,7 +201,9 @@ class Answers:
     def _count(self, answer: Recommendation) -> None:
         source = answer.source or "none"
         self._metrics.recommendations.labels(source).inc()
-        if source not in ("model", "explore"):
+        # A new item that the model placed by its categories is no candidate that nobody knows.
+        is_placed = source == "new" and answer.items[0].item_id not in answer.unknown_candidates
+        if not is_placed and source not in ("model", "explore"):
             self._metrics.fallbacks.labels(source, _fallback_reason(answer)).inc()
 
 
@@ -244,6 +245,22 @@ def _items(
         RecommendedItem(item_id, 0.0, rank, "new", None)
         for rank, item_id in enumerate(unknown[:room], start=len(items) + 1)
     ]
+    return tuple(items)
+
+
+def _page(
+    bundle: LoadedBundle, listed: Sequence[ListedItem], offset: int
+) -> tuple[RecommendedItem, ...]:
+    """Return a page's items with the ranks of the whole list, without what may not be shown now."""
+    withheld = frozenset(bundle.withheld.tolist())
+    items = []
+    for rank, one in enumerate(listed, start=offset + 1):
+        index = bundle.vocabulary.index(one.item_id)
+        if index not in withheld:
+            title = bundle.titles[index]
+            items.append(
+                RecommendedItem(one.item_id, one.score, rank, one.source, title, one.propensity)
+            )
     return tuple(items)
 
 

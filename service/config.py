@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     request_deadline_ms: int = Field(default=2_000, ge=1)
     # Notes what every answer showed, for attribution, rotation and off-policy training.
     log_exposures: bool = True
+    # How long an answer is remembered for the events that name it.
+    attribution_s: int = Field(default=3_600, ge=1, le=2_592_000)
     # Blends by name for POST /v1/rank, as JSON; `default` is for requests that name none.
     blends: dict[str, Blend] = Field(default_factory=dict)
     popularity_refresh_s: float = Field(default=30.0, gt=0)

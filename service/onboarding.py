@@ -5,13 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.bundle_loader import LoadedBundle
-from service.contract.events import EVENT_TYPE_CODES
+from service.contract.events import EVENT_TYPE_CODES, Event, UserId
 from service.contract.features import NUMBER_COLUMNS, WINDOW_INPUTS, Int64s, Past
 from service.item_columns import CATEGORIES
+from service.recommendation import RecommendationQuery
 
 EXAMPLES_PER_CATEGORY = 3
 LIKE = EVENT_TYPE_CODES["like"]
 MINUTE_MS = 60_000
+
+
+def likes_at(query: RecommendationQuery, now_ms: int) -> tuple[Event, ...]:
+    """Return a new user's chosen items as likes at the request's time."""
+    return tuple(
+        Event(
+            event_id="",
+            user_id=query.user_id or UserId(""),
+            item_id=item_id,
+            event_type="like",
+            timestamp_ms=now_ms,
+        )
+        for item_id in query.liked
+    )
 
 
 def examples_of(bundle: LoadedBundle, categories: Sequence[str]) -> Int64s:

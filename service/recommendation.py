@@ -36,8 +36,8 @@ class RecommendationQuery(Asking):
     """What was asked for; None stands for "not said".
 
     `exclude_seen` holds the event types that count as seen; () excludes nothing. `include` are
-    items that get a place whatever they score; `categories` what a new user says to like. With
-    `paginate` the list goes on behind a cursor.
+    items that get a place whatever they score; `liked` and `categories` are what a new user says to
+    like. With `paginate` the list goes on behind a cursor.
     """
 
     k: int
@@ -46,6 +46,7 @@ class RecommendationQuery(Asking):
     exclude_seen: tuple[str, ...] | None = None
     filter: Filter | None = None
     include: tuple[ItemId, ...] = ()
+    liked: tuple[ItemId, ...] = ()
     categories: tuple[str, ...] = ()
     arrangement: Arrangement = PLAIN
     paginate: bool = False

@@ -23,7 +23,7 @@ from service.fallback import Rung, climb, local_hour, nearby, repeats
 from service.filters import Asked
 from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
-from service.onboarding import examples_of, with_examples
+from service.onboarding import examples_of, likes_at, with_examples
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
@@ -157,7 +157,7 @@ class Recommender:
     ) -> Ranked:
         """Return the best of some candidates: by the model, or else by the ladder."""
         ranked: Ranked = []
-        if not case.choice.all_seen:
+        if not case.choice.all_seen and DEGRADED_MODEL not in degraded:
             ranked = await self._rank(case, candidates, depth, degraded)
         return ranked or self._climb(case, candidates, depth)
 
@@ -190,9 +190,10 @@ class Recommender:
         """Return all that the ranking goes by, in the indices of the model's bundle."""
         bundle = model.bundle
         kept: Past = EMPTY_PAST if stored is None else stored
-        past = merge_pasts(kept, past_of_events(query.events))
+        now_ms = self._clock() if query.now_ms is None else query.now_ms
+        past = merge_pasts(kept, past_of_events((*query.events, *likes_at(query, now_ms))))
         items = bundle.vocabulary.indices(past.item_ids)
-        asked = self._asked(query, past)
+        asked = self._asked(query, past, now_ms)
         choice = choose(bundle, query, seen_by(bundle, query, past, items, stored), asked)
         return _Case(
             model=model,
@@ -205,14 +206,14 @@ class Recommender:
             k=MAX_LIST if query.paginate else query.k,
         )
 
-    def _asked(self, query: RecommendationQuery, past: Past) -> Asked:
+    def _asked(self, query: RecommendationQuery, past: Past, now_ms: int) -> Asked:
         """Return when, with the local offset of the request, else of the last event."""
         offset = query.tz_offset_min
         if offset is None:
             # Histories keep an unknown offset as 0.
             last = int(past.tz_offsets_min[-1]) if len(past) else 0
             offset = last or self._default_tz_offset_min
-        return Asked(self._clock() if query.now_ms is None else query.now_ms, offset)
+        return Asked(now_ms, offset)
 
     async def _rank(
         self, case: _Case, candidates: Candidates, depth: int, degraded: list[str]

@@ -1,7 +1,7 @@
 """Re-ranking: the caller's candidates, ordered by a blend of the model's score and more."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,9 +31,11 @@ class Basis:
 def rerank(bundle: LoadedBundle, query: RankQuery, basis: Basis) -> tuple[RecommendedItem, ...]:
     """Return the candidates by their blended score, equal ones in the order of the picks.
 
-    Unknown ones follow in the caller's order where scores are equal.
+    Unknown ones follow in the caller's order where scores are equal. What may not be shown is left
+    out.
     """
     picks = basis.picks
+    query = replace(query, candidates=_shown(bundle, query.candidates))
     indices = bundle.vocabulary.indices([one.item_id for one in query.candidates])
     numbers = _numbers(bundle, query, indices, basis)
     blended = blend(query.blend, numbers, len(indices))
@@ -53,6 +55,17 @@ def rerank(bundle: LoadedBundle, query: RankQuery, basis: Basis) -> tuple[Recomm
         )
         for rank, at in enumerate(order.tolist(), start=1)
     )
+
+
+def _shown(
+    bundle: LoadedBundle, candidates: tuple[RankedCandidate, ...]
+) -> tuple[RankedCandidate, ...]:
+    if not len(bundle.withheld):
+        return candidates
+    withheld = frozenset(bundle.withheld.tolist())
+    indices = bundle.vocabulary.indices([one.item_id for one in candidates]).tolist()
+    pairs = zip(candidates, indices, strict=True)
+    return tuple(one for one, index in pairs if index not in withheld)
 
 
 def _numbers(

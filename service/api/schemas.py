@@ -169,8 +169,7 @@ class RecommendRequest(AskingBody):
         """Return what was asked; raises InvalidField."""
         if self.cursor is not None:
             return self._to_page(self.cursor)
-        asking = self.asking(latest_ms)
-        asking["events"] += tuple(self._liked(latest_ms))
+        liked = self.onboarding.items if self.onboarding else ()
         return RecommendationQuery(
             k=self.k,
             candidates=_checked_ids("candidates", self.candidates),
@@ -178,10 +177,11 @@ class RecommendRequest(AskingBody):
             exclude_seen=_seen_types(self.exclude_seen),
             filter=_within(self.place, _checked_filter(self.filter)),
             include=_checked_ids("include", self.include) or (),
+            liked=_checked_ids("onboarding.items", liked) or (),
             categories=tuple(self.onboarding.categories) if self.onboarding else (),
             arrangement=to_arrangement(self.diversity, self.rotation, self.exploration),
             paginate=self.paginate,
-            **asking,
+            **self.asking(latest_ms),
         )
 
     def _to_page(self, cursor: str) -> PageQuery:
@@ -195,16 +195,6 @@ class RecommendRequest(AskingBody):
         recommendation_id, offset = parse_cursor(cursor)
         user_id = None if self.user_id is None else UserId(check_id("user_id", self.user_id))
         return PageQuery(recommendation_id, offset, self.k, user_id)
-
-    def _liked(self, latest_ms: int) -> Iterator[Event]:
-        """Return a new user's chosen items as likes at the request's time."""
-        chosen = self.onboarding.items if self.onboarding else []
-        now_ms, _ = _parse_now(self.now)
-        at_ms = latest_ms if now_ms is None else min(now_ms, latest_ms)
-        for place, text in enumerate(chosen):
-            item_id = check_id(f"onboarding.items.{place}", text)
-            like = SessionEvent.model_construct(item_id=item_id, event_type="like", timestamp=at_ms)
-            yield like.to_event(self.user_id or "", latest_ms)
 
 
 class RecommendParams(BaseModel):

@@ -12,7 +12,7 @@ from service.store.client import RedisClient, Script, ScriptCall
 from service.store.people_codec import StreamEntry, entries_of_user
 
 # Entries that one call reads or copies: some milliseconds, in which the server does nothing else.
-PAGE = 1_000
+PAGE = 250
 FIRST_ID = "0-0"
 # A copy whose writer has died goes by itself.
 COPY_TTL_S = 60

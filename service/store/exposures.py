@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ class ExposureStore:
             ]
         args: list[bytes | str | int | float] = [
             _encode_answer(exposure),
-            keys.ANSWER_TTL_S,
+            settings.attribution_s,
             encode_exposure(exposure),
             settings.stream_max_events,
             settings.history_ttl_days * keys.SECONDS_PER_DAY,
@@ -137,8 +137,13 @@ class ExposureStore:
 
 
 def encode_exposure(exposure: Exposure) -> bytes:
-    """Return an exposure as the stream carries it: JSON, `user_id` null of an anonymous one."""
-    return json.dumps(asdict(exposure), ensure_ascii=False, separators=(",", ":")).encode()
+    """Return an exposure as the stream carries it: JSON, `user_id` null of an anonymous one.
+
+    An impression is a list of its item, position, source and propensity: names would be half of it.
+    """
+    document = {name: getattr(exposure, name) for name in exposure.__dataclass_fields__}
+    document["impressions"] = _listed(exposure)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def encode_shown(exposure: Exposure) -> bytes:
@@ -162,15 +167,17 @@ def decode_shown(packed: bytes | None) -> Shown:
     return Shown(records["item_hash"].astype(np.uint64), times)
 
 
+def _listed(exposure: Exposure) -> list[tuple[str, int, str, float]]:
+    return [(one.item_id, one.position, one.source, one.propensity) for one in exposure.impressions]
+
+
 def _encode_answer(exposure: Exposure) -> bytes:
     """Return what attribution needs of an answer; nothing in it says whose it was."""
     document = {
         "at": exposure.timestamp_ms,
         "model": exposure.model_version,
         "policy": exposure.policy,
-        "items": [
-            [one.item_id, one.position, one.source, one.propensity] for one in exposure.impressions
-        ],
+        "items": _listed(exposure),
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 

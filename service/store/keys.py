@@ -35,9 +35,8 @@ MODEL_KEY = "sojourn:model1"
 SERVING_KEY = "sojourn:serving1"
 SERVING_TTL_S = 15
 
-# What was shown to a user is remembered this long; an answer, for the events that it leads to.
+# What was shown to a user is remembered this long.
 SHOWN_TTL_S = 7 * SECONDS_PER_DAY
-ANSWER_TTL_S = 2 * SECONDS_PER_DAY
 # A list that is read page by page waits this long for its next page.
 LIST_TTL_S = 900
 # The newest showings that are kept of a user.
@@ -101,7 +100,7 @@ def shown_key(partition: int, user_id: str) -> str:
 
 
 def answer_key(partition: int, recommendation_id: str) -> str:
-    """Name an answer's impressions: JSON without the user; lives ANSWER_TTL_S."""
+    """Name an answer's impressions: JSON without the user; lives attribution_s."""
     return f"{{p{partition}}}:x1:{recommendation_id}"
 
 

@@ -23,16 +23,22 @@ class ListedItem:
     item_id: str
     score: float
     source: Source
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RankedItems:
-    """A ranked list, best first; `model_version` made it, for `user_id` or nobody in particular."""
+    """A ranked list, best first; `model_version` made it, for `user_id` or nobody in particular.
+
+    `policy` and `explores` are those of its first page's answer.
+    """
 
     recommendation_id: str
     user_id: UserId | None
     model_version: str
     items: tuple[ListedItem, ...]
+    policy: str
+    explores: bool = False
     created_ms: int = 0
 
 
@@ -89,7 +95,11 @@ def _encode(ranked: RankedItems) -> bytes:
         "owner": _owner(ranked.user_id),
         "model": ranked.model_version,
         "at": ranked.created_ms,
-        "items": [[item.item_id, item.score, item.source] for item in ranked.items],
+        "policy": ranked.policy,
+        "explores": ranked.explores,
+        "items": [
+            [item.item_id, item.score, item.source, item.propensity] for item in ranked.items
+        ],
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -100,8 +110,14 @@ def _decode(recommendation_id: str, user_id: UserId | None, packed: bytes) -> Ra
         rows: Sequence[Sequence[Any]] = document["items"]
         if document["owner"] != _owner(user_id):
             return None
-        items = tuple(ListedItem(*row) for row in rows)
-        version, created_ms = document["model"], document["at"]
-        return RankedItems(recommendation_id, user_id, version, items, created_ms)
+        return RankedItems(
+            recommendation_id=recommendation_id,
+            user_id=user_id,
+            model_version=document["model"],
+            items=tuple(ListedItem(*row) for row in rows),
+            policy=document["policy"],
+            explores=document["explores"],
+            created_ms=document["at"],
+        )
     except (KeyError, TypeError) as exc:
         raise StoreMismatch("a ranked list has another layout than this build's") from exc

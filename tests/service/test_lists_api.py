@@ -1,5 +1,6 @@
 """What a request may want of its list: variety, rotation, exploration, places, pages."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -232,3 +233,32 @@ async def test_what_has_no_meaning_is_refused_by_its_field(
 ) -> None:
     """A caller can mend what is named."""
     assert (await refused(client, **body))["field"] == field
+
+
+async def test_a_later_page_keeps_the_propensities_of_its_list(
+    client: httpx.AsyncClient, exposures: FakeExposures
+) -> None:
+    """All of six places drawn evenly: 1 / 6 to 1 / 1, also where the list was cut."""
+    first = (await post(client, k=4, paginate=True, exploration={"share": 1, "seed": 5})).json()
+    body = {"user_id": "anna", "cursor": first["next_cursor"], "k": 4}
+    second = (await client.post("/v1/recommendations", json=body)).json()
+    both = [item["propensity"] for item in (*first["items"], *second["items"])]
+    assert both == pytest.approx([1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1])
+    await exposures.first()
+    await asyncio.sleep(0)
+    assert [one.policy for one in exposures.noted] == ["exploration=1"] * 2
+
+
+async def test_what_is_taken_away_between_two_pages_is_not_shown(
+    client: httpx.AsyncClient,
+) -> None:
+    """The others keep their ranks."""
+    first = (await post(client, k=3, paginate=True)).json()
+    gone = {"items": [{"item_id": "drama-1", "available": False}]}
+    await client.post("/v1/items", json=gone)
+    body = {"user_id": "anna", "cursor": first["next_cursor"], "k": 4}
+    second = (await client.post("/v1/recommendations", json=body)).json()
+    assert [(one["item_id"], one["rank"]) for one in second["items"]] == [
+        ("drama-2", 4),
+        ("night-1", 6),
+    ]

@@ -170,6 +170,16 @@ async def test_ten_thousand_candidates_are_one_request(client: httpx.AsyncClient
     assert len(answer["unknown_candidates"]) == 9_999
 
 
+async def test_what_may_not_be_shown_is_left_out(client: httpx.AsyncClient) -> None:
+    """Neither unavailable items nor deleted ones are ranked, though the caller names them."""
+    await client.put("/v1/items/x", json={"title": "X"})
+    await client.delete("/v1/items/x")
+    gone = {"items": [{"item_id": "action-1", "available": False}]}
+    await client.post("/v1/items", json=gone)
+    items = candidates("x", "action-1", "action-2", "new")
+    assert item_ids(await rank(client, items=items)) == ["action-2", "new"]
+
+
 def item_ids_of(answer: dict[str, Any]) -> list[str]:
     """Return the ids of an answer's body, in their order."""
     return [item["item_id"] for item in answer["items"]]

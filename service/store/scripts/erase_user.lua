@@ -9,7 +9,7 @@
 -- what `rewrite_stream.lua` has to be told to remove the entries' bytes too, '' if there are none.
 -- Byte offsets are those of history_codec.py.
 
-local HEADER, LAYOUT, RECORD, SEEN, FIXED, PAGE = 3, 1, 30, 15, 11, 1000
+local HEADER, LAYOUT, RECORD, SEEN, FIXED, PAGE = 3, 1, 30, 15, 11, 250
 
 local user_id, user_hash, now_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local stream_ttl_s, looked_until = ARGV[5], ARGV[11]

@@ -8,6 +8,9 @@
 local answer_ttl_s, stream_max = tonumber(ARGV[2]), tonumber(ARGV[4])
 local shown_max_bytes = tonumber(ARGV[7])
 
+-- A call that was sent again after its connection broke must not count twice.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
+
 -- An answer that was on its way while its user was erased must not bring the id back.
 local erased_ms = KEYS[4] and tonumber(redis.call('GET', KEYS[4]) or '')
 if erased_ms and erased_ms >= tonumber(ARGV[9]) then return 0 end

@@ -86,9 +86,19 @@ async def test_the_stream_carries_the_answer_with_its_propensities(
     [[(_, fields)]] = await pipeline.execute()
     document = json.loads(fields[b"exposure"])
     assert document["user_id"] is None
-    assert document["impressions"] == [
-        {"item_id": "ä", "position": 1, "source": "model", "propensity": 0.5}
-    ]
+    assert document["impressions"] == [["ä", 1, "model", 0.5]]
+
+
+async def test_a_call_that_is_sent_again_counts_once(
+    store: ExposureStore, redis_client: RedisClient
+) -> None:
+    """The client repeats a call whose connection broke, and cannot know whether it was done."""
+    noted = exposure("a")
+    for _ in range(2):
+        await store.record(noted)
+    assert len((await store.shown(ANNA)).item_hashes) == 1
+    partition = keys.partition_of("anna", 16)
+    assert await redis_client.xlen(keys.stream_key(partition)) == 1
 
 
 async def test_every_key_of_an_answer_ends_by_itself(

@@ -15,12 +15,12 @@ from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
 
-ITEMS = (ListedItem("ä/1", 2.5, "model"), ListedItem("b", -1.0, "popular"))
+ITEMS = (ListedItem("ä/1", 2.5, "model", 0.25), ListedItem("b", -1.0, "popular"))
 
 
 def ranked(user_id: UserId | None) -> RankedItems:
     """Return a list of two items for a user."""
-    return RankedItems(keys.new_recommendation_id(user_id, 16), user_id, "m1", ITEMS)
+    return RankedItems(keys.new_recommendation_id(user_id, 16), user_id, "m1", ITEMS, "best", True)
 
 
 @pytest.fixture
