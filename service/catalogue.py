@@ -10,11 +10,11 @@ import numpy as np
 from service.bundle_loader import LoadedBundle
 from service.contract.items import Item
 from service.errors import UnknownItem
-from service.extending import DELETED, Said, extend, is_gone, item_of
+from service.extending import DELETED, extend, is_gone, item_of
 from service.ordering import top_k, without
 from service.recommendation import RecommendedItem
 from service.serving_model import ModelSlot
-from service.store.catalogue import Changes, ItemChange
+from service.store.catalogue import Changes, ItemChange, Said
 
 
 class ItemStore(Protocol):

@@ -16,10 +16,9 @@ from service.contract.features import Float32s
 from service.contract.items import Item
 from service.contract.vocabulary import item_hash
 from service.item_columns import CATEGORIES
+from service.store.catalogue import Said
 
 DELETED = "deleted"
-# What was said of one item, by the names of `Item`'s fields; "deleted" says whether it is no more.
-Said = Mapping[str, Any]
 
 
 def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> LoadedBundle:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +43,7 @@ from service.store.history import History
 from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_events
 
 Clock = Callable[[], int]
+MAX_ON_LOOP = 50_000
 EMPTY_PAST = past_of_events(())
 
 
@@ -142,9 +144,18 @@ class Recommender:
         wanted = query.arrangement
         shown = await self._shown(query, degraded)
         picks = await self._picks(case, case.choice.known, pool_size(case.k, wanted), degraded)
-        listed = list_picks(
-            case.model.bundle, picks, room, wanted, shown=shown, now_ms=case.asked.time_ms
+        arranged = partial(
+            list_picks,
+            case.model.bundle,
+            picks,
+            room,
+            wanted,
+            shown=shown,
+            now_ms=case.asked.time_ms,
         )
+        # Places times pool: a long list takes tens of milliseconds, in which others would wait.
+        is_long = not wanted.wants_nothing and room * len(picks) > MAX_ON_LOOP
+        listed = await asyncio.to_thread(arranged) if is_long else arranged()
         missing = np.setdiff1d(case.choice.included, [one.pick.index for one in listed])
         if not len(missing):
             return listed

@@ -1,17 +1,16 @@
 """The body of POST /v1/events: each event is right or wrong by itself."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
-    ValidationError,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
 
+from service.api.attempts import Attempt
 from service.contract.errors import InvalidField
 from service.contract.events import (
     EVENT_TYPES,
@@ -29,7 +28,7 @@ from service.contract.events import (
     derive_event_id,
     parse_timestamp,
 )
-from service.problems import FieldProblem, field_problem, field_problems
+from service.problems import FieldProblem
 
 MAX_EVENTS_PER_CALL = 1_000
 MAX_CONTEXT_CHARS = 256
@@ -167,48 +166,16 @@ class UserEvent(SessionEvent):
         return self.to_event(check_id("user_id", self.user_id), latest_ms)
 
 
-class EventAttempt:
-    """One entry of a batch, right or wrong by itself: one bad event does not lose the others.
+EventAttempt: TypeAlias = Attempt[UserEvent]
 
-    Its JSON schema is UserEvent's.
-    """
 
-    def __init__(self, raw: object, body: UserEvent | None, problem: FieldProblem | None) -> None:
-        self.raw = raw
-        self.body = body
-        self.problem = problem
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        """Validate as UserEvent, and keep what is wrong instead of raising it."""
-        return core_schema.no_info_wrap_validator_function(cls._attempt, handler(UserEvent))
-
-    @classmethod
-    def _attempt(cls, raw: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return cls(raw, validate(raw), None)
-        except ValidationError as exc:
-            return cls(raw, None, field_problems(exc.errors(include_url=False))[0])
-
-    def to_event(self, latest_ms: int) -> Event | FieldProblem:
-        """Return the event, or what is wrong with it."""
-        if self.body is None:
-            return self.problem or FieldProblem(field="event", value="", fix="must be an object")
-        try:
-            return self.body.to_own_event(latest_ms)
-        except InvalidField as exc:
-            return field_problem(exc)
-
-    @property
-    def event_id(self) -> str | None:
-        """Return the caller's event id if it can be said back, so that errors can be matched."""
-        given = self.raw.get("event_id") if isinstance(self.raw, dict) else None
-        try:
-            return check_id("event_id", given, MAX_EVENT_ID_CHARS) if type(given) is str else None
-        except InvalidField:
-            return None
+def said_event_id(attempt: EventAttempt) -> str | None:
+    """Return the caller's event id if it can be said back, so that errors can be matched."""
+    given = attempt.said("event_id")
+    try:
+        return None if given is None else check_id("event_id", given, MAX_EVENT_ID_CHARS)
+    except InvalidField:
+        return None
 
 
 class EventBatch(Strict):

@@ -11,6 +11,7 @@ from service.api.event_schemas import (
     EventBatch,
     EventBatchResponse,
     EventResult,
+    said_event_id,
 )
 from service.api.timestamps import rfc3339
 from service.contract.events import Event
@@ -24,7 +25,8 @@ router = APIRouter(tags=["events"])
 @router.post("/v1/events", response_model_exclude_none=True, responses=problems(400, 413, 422, 503))
 async def post_events(body: EventBatch, services: ServicesDep) -> EventBatchResponse:
     """Store events; after the answer every read sees them. A retry is safe: it is a duplicate."""
-    checked = [attempt.to_event(services.latest_event_ms()) for attempt in body.events]
+    latest_ms = services.latest_event_ms()
+    checked = [one.convert(lambda event: event.to_own_event(latest_ms)) for one in body.events]
     results = await store_events(services.history, body.events, checked)
     services.exposures.attribute(newly_stored(checked, results))
     return count_results(results, services.metrics)
@@ -39,7 +41,7 @@ async def store_events(
     results = []
     for attempt, event in zip(attempts, checked, strict=True):
         if isinstance(event, FieldProblem):
-            rejected = EventResult(event_id=attempt.event_id, status="rejected", error=event)
+            rejected = EventResult(event_id=said_event_id(attempt), status="rejected", error=event)
             results.append(rejected)
         else:
             results.append(result_of(event, next(appended)))

@@ -12,6 +12,8 @@ from service.filters import Condition, Filter, GeoRadius, Match, OpenAt, Range
 from service.item_columns import ATTRIBUTES, CATEGORIES, RELEASED_AT
 
 MAX_CONDITIONS = 200
+# Each asks every distinct text of opening hours, some microseconds for one.
+MAX_OPEN_CONDITIONS = 8
 MAX_DEPTH = 8
 MAX_MATCH_VALUES = 1_000
 MAX_KEY_CHARS = 80
@@ -130,6 +132,10 @@ class FilterBody(Strict):
         """Return how many conditions there are at all depths."""
         return sum(1 + body.num_conditions() for body in self._bodies())
 
+    def num_open_conditions(self) -> int:
+        """Return how many of them ask opening hours."""
+        return sum(body.num_open_conditions() for body in self._bodies())
+
     def _bodies(self) -> Iterator["ConditionBody"]:
         yield from self.must
         yield from self.should
@@ -151,6 +157,10 @@ class ConditionBody(FilterBody):
     is_open_at: Literal["now"] | TimestampValue | None = Field(
         None, description="`now` is the request's time; open in the place's local time"
     )
+
+    def num_open_conditions(self) -> int:
+        """Return how many ask opening hours, this one included."""
+        return FilterBody.num_open_conditions(self) + (self.is_open_at is not None)
 
     def to_condition(self, field: str, depth: int) -> Condition:
         """Return the condition; raises InvalidField unless it is exactly one thing."""

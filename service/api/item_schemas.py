@@ -1,18 +1,18 @@
 """The bodies of the catalogue's calls."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue, ValidationError
-from pydantic_core import core_schema
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.api.attempts import Attempt
 from service.api.event_schemas import IdText, Strict, TimestampValue
 from service.catalogue import KnownItem
 from service.contract.errors import InvalidField
 from service.contract.events import check_coordinates, check_id, parse_timestamp
 from service.contract.items import check_attributes
 from service.contract.opening import parse_opening_hours
-from service.problems import FieldProblem, field_problem, field_problems
+from service.problems import FieldProblem
 from service.store.catalogue import ItemChange
 
 MAX_ITEMS_PER_CALL = 1_000
@@ -21,7 +21,6 @@ MAX_TEXT_CHARS = 20_000
 MAX_CATEGORIES = 64
 MAX_CATEGORY_CHARS = 256
 MAX_HOURS_CHARS = 1_000
-MS_PER_S = 1000
 
 EXAMPLE: dict[str, JsonValue] = {
     "title": "Café Müller",
@@ -102,38 +101,7 @@ class NamedItemBody(ItemBody):
         return ItemChange(check_id("item_id", self.item_id), self.said(), replaces=False)
 
 
-class ItemAttempt:
-    """One entry of a batch, right or wrong by itself. Its JSON schema is NamedItemBody's."""
-
-    def __init__(
-        self, raw: object, body: NamedItemBody | None, problem: FieldProblem | None
-    ) -> None:
-        self.raw = raw
-        self.body = body
-        self.problem = problem
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        """Validate as NamedItemBody, and keep what is wrong instead of raising it."""
-        return core_schema.no_info_wrap_validator_function(cls._attempt, handler(NamedItemBody))
-
-    @classmethod
-    def _attempt(cls, raw: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return cls(raw, validate(raw), None)
-        except ValidationError as exc:
-            return cls(raw, None, field_problems(exc.errors(include_url=False))[0])
-
-    def to_change(self) -> ItemChange | FieldProblem:
-        """Return the change, or what is wrong with it."""
-        if self.body is None:
-            return self.problem or FieldProblem(field="item", value="", fix="must be an object")
-        try:
-            return self.body.to_change()
-        except InvalidField as exc:
-            return field_problem(exc)
+ItemAttempt: TypeAlias = Attempt[NamedItemBody]
 
 
 class ItemBatch(Strict):

@@ -12,6 +12,7 @@ from service.api.item_schemas import (
     ItemBody,
     ItemResult,
     ItemView,
+    NamedItemBody,
 )
 from service.api.paths import ITEM
 from service.contract.events import check_id
@@ -49,7 +50,7 @@ async def put_item(item_id: str, body: ItemBody, services: ServicesDep) -> ItemV
 )
 async def post_items(body: ItemBatch, services: ServicesDep) -> ItemBatchResponse:
     """Say something of several items, beside what was said before; each is right by itself."""
-    checked = [attempt.to_change() for attempt in body.items]
+    checked = [attempt.convert(NamedItemBody.to_change) for attempt in body.items]
     return await store_items(checked, services)
 
 

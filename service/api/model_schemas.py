@@ -1,11 +1,11 @@
 """The bodies of the calls about models."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from pydantic import ConfigDict, Field, JsonValue
 
 from service.api.event_schemas import Strict
+from service.api.timestamps import rfc3339
 from service.contract.bundle import Manifest
 from service.models import KnownModel, ModelsOverview, ModelState
 from service.store.announcements import Announced
@@ -107,7 +107,7 @@ class ProcessBody(Strict):
             process=report.process,
             version=report.version,
             behind=report.is_behind,
-            seen_at=_rfc3339(report.seen_at_ms),
+            seen_at=rfc3339(report.seen_at_ms),
         )
 
 
@@ -126,7 +126,7 @@ class SwitchResponse(Strict):
         return cls(
             active=announced.active,
             previous=announced.previous or None,
-            changed_at=_rfc3339(announced.changed_at_ms),
+            changed_at=rfc3339(announced.changed_at_ms),
         )
 
 
@@ -165,11 +165,6 @@ class ModelsResponse(Strict):
             serving=overview.serving,
             active=overview.active,
             previous=overview.previous or None,
-            changed_at=None if changed_at_ms is None else _rfc3339(changed_at_ms),
+            changed_at=None if changed_at_ms is None else rfc3339(changed_at_ms),
             problems=list(overview.problems),
         )
-
-
-def _rfc3339(time_ms: int) -> str:
-    time = datetime.fromtimestamp(time_ms / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

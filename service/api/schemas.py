@@ -16,7 +16,13 @@ from service.api.event_schemas import (
     check_event_type,
     only,
 )
-from service.api.filter_schemas import HALF_EARTH_KM, MAX_CONDITIONS, FilterBody, Place
+from service.api.filter_schemas import (
+    HALF_EARTH_KM,
+    MAX_CONDITIONS,
+    MAX_OPEN_CONDITIONS,
+    FilterBody,
+    Place,
+)
 from service.api.list_schemas import (
     DiversityBody,
     ExplorationBody,
@@ -248,6 +254,10 @@ def _checked_filter(body: FilterBody | None) -> Filter | None:
     count = body.num_conditions()
     if count > MAX_CONDITIONS:
         raise InvalidField("filter", count, f"may have {MAX_CONDITIONS} conditions in all")
+    num_open = body.num_open_conditions()
+    if num_open > MAX_OPEN_CONDITIONS:
+        fix = f"may have {MAX_OPEN_CONDITIONS} `is_open_at` in all"
+        raise InvalidField("filter", num_open, fix)
     return body.to_filter()
 
 

@@ -24,6 +24,15 @@ async def filtered(client: httpx.AsyncClient, filter_: Any, **body: Any) -> list
     return item_ids(answer)
 
 
+async def test_opening_hours_are_asked_a_few_times_only(client: httpx.AsyncClient) -> None:
+    """Each condition asks every distinct text: two hundred would hold up everybody else."""
+    conditions = [{"is_open_at": "now"}, {"must": [{"is_open_at": "now"}]}]
+    for count, status in ((4, 200), (5, 422)):
+        body = {"filter": {"must": conditions * count}}
+        answer = await client.post("/v1/recommendations", json=body)
+        assert answer.status_code == status, answer.text
+
+
 async def test_a_filter_comes_before_the_best_k(
     client: httpx.AsyncClient, history: FakeHistory
 ) -> None:
