@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -82,9 +82,11 @@ class LiveCatalogue:
     async def change(self, changes: Sequence[ItemChange]) -> None:
         """Store what is said of items; when this returns, this process serves them so.
 
-        Raises CatalogueFull and StoreUnavailable.
+        An item exists by being named, whatever else is said of it, and exists again if it was
+        deleted. Raises CatalogueFull and StoreUnavailable.
         """
-        await self._store.change(changes)
+        named = [replace(one, fields={DELETED: False} | dict(one.fields)) for one in changes]
+        await self._store.change(named)
         await self.follow()
 
     async def delete(self, item_id: str) -> None:

@@ -18,7 +18,7 @@ from service.contract.vocabulary import item_hash
 from service.item_columns import CATEGORIES
 
 DELETED = "deleted"
-# What was said of one item, by the names of `Item`'s fields; "deleted" says that it is no more.
+# What was said of one item, by the names of `Item`'s fields; "deleted" says whether it is no more.
 Said = Mapping[str, Any]
 
 

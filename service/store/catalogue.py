@@ -23,7 +23,7 @@ BEGINNING = "0-0"
 READ_BATCH = 1_000
 FULL = "FULL"
 
-# What was said of an item, JSON values by field; `deleted` says that it is no more.
+# What was said of an item, JSON values by field; `deleted` says whether it is no more.
 Said = Mapping[str, Any]
 
 

@@ -147,6 +147,29 @@ async def test_a_deleted_item_is_no_more_until_it_is_put_again(client: httpx.Asy
     check_problem(await client.delete("/v1/items/never"), 404, "unknown-item")
 
 
+async def test_what_is_said_in_a_batch_brings_a_deleted_item_back(
+    client: httpx.AsyncClient,
+) -> None:
+    """It was accepted, and stayed deleted: the mark was among what was said before."""
+    for item_id in ("drama-1", "drama-3"):
+        await put(client, item_id, **NEW)
+        assert (await client.delete(f"/v1/items/{item_id}")).status_code == 204
+        batch = {"items": [{"item_id": item_id, "title": "Back"}]}
+        assert (await client.post("/v1/items", json=batch)).json()["accepted"] == 1
+        assert (await client.get(f"/v1/items/{item_id}")).json()["title"] == "Back"
+        assert item_id in item_ids(await post(client))
+
+
+@pytest.mark.parametrize("item_id", ["drama-1", "never-heard-of"])
+async def test_an_item_exists_by_being_put_whatever_is_said_of_it(
+    client: httpx.AsyncClient, item_id: str
+) -> None:
+    """A put of nothing was answered with 404, and took a place among the live items."""
+    assert (await put(client, item_id)).json()["available"] is True
+    assert (await client.get(f"/v1/items/{item_id}")).status_code == 200
+    assert item_id in item_ids(await post(client))
+
+
 async def test_similar_items_are_the_nearest_vectors(client: httpx.AsyncClient) -> None:
     """Cosines to drama-1: drama-3 .9986, drama-2 .994, and nothing of action-2's .11 before."""
     await put(client, "drama-3", **NEW)
