@@ -143,7 +143,7 @@ def _assembled(
     )
     app.asks_for_keys = has_keys
     _add_middleware(app, settings, metrics)
-    register_problem_handlers(app)
+    register_problem_handlers(app, AccessTable().methods)
     # Users last: a user id takes what is left of a path, slashes too.
     for part in (recommend, events, items, models, health, page, users):
         app.include_router(part.router)

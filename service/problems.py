@@ -1,10 +1,10 @@
 """The one place where an error becomes application/problem+json (RFC 9457)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,8 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:sojourn:problem:"
 MAX_SHOWN_CHARS = 80
 MAX_FIELD_PROBLEMS = 20
+
+MethodsOf: TypeAlias = Callable[[str], Sequence[str]]
 
 # Slug and title of what the framework refuses by itself.
 _FRAMEWORK: dict[int, tuple[str, str]] = {
@@ -178,12 +180,23 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def register_problem_handlers(app: FastAPI) -> None:
-    """Make every error that the framework sees leave as a problem."""
+def register_problem_handlers(app: FastAPI, methods_of: MethodsOf) -> None:
+    """Make every error that the framework sees leave as a problem.
+
+    `methods_of` returns the methods that a path takes: the framework knows of one route of a path
+    that fits, and `Allow` is to list what all of them take (RFC 9110, section 10.2.1).
+    """
+
+    async def on_http_exception(request: Request, exc: Exception) -> Response:
+        answer = await _on_http_exception(request, exc)
+        if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = ", ".join(methods_of(request.scope["path"]))
+        return answer
+
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InvalidField, _on_invalid_field)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, on_http_exception)
 
 
 # Starlette types handlers by their widest error, so each narrows its own.

@@ -18,6 +18,8 @@ from service.contract.events import (
     MAX_CONTEXT_ENTRIES,
     MAX_EVENT_ID_CHARS,
     MAX_ID_CHARS,
+    MAX_TIMESTAMP_MS,
+    MIN_TIMESTAMP_MS,
     Event,
     ItemId,
     UserId,
@@ -49,8 +51,12 @@ def only(kinds: tuple[type, ...], fix: str, *, or_null: bool = True) -> BeforeVa
     return BeforeValidator(check)
 
 
+# What `parse_timestamp` takes of whole numbers, for the document only: its error says more.
+Milliseconds = Annotated[
+    int, Field(json_schema_extra={"minimum": MIN_TIMESTAMP_MS, "maximum": MAX_TIMESTAMP_MS})
+]
 TimestampValue = Annotated[
-    str | int,
+    str | Milliseconds,
     Field(description="RFC 3339 with an offset, or whole milliseconds since 1970 in UTC"),
     only((str, int), "must be RFC 3339 text with an offset, or whole milliseconds since 1970"),
 ]

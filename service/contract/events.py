@@ -18,6 +18,7 @@ MAX_EVENT_ID_CHARS = 64
 MAX_ID_CHARS = 128
 MAX_CONTEXT_ENTRIES = 16
 # 48 bits hold the time in a stored history; this is the year 9999.
+MIN_TIMESTAMP_MS = 1
 MAX_TIMESTAMP_MS = 253_402_300_799_999
 
 # Each event type and its weight; the sign is its polarity, so a dislike counts against an item.
@@ -128,8 +129,9 @@ def parse_timestamp(value: str | int) -> tuple[int, int | None]:
     """
     if isinstance(value, str):
         return _parse_rfc3339(value)
-    if not 0 < value <= MAX_TIMESTAMP_MS:
-        raise InvalidField("timestamp", value, f"must be 1 to {MAX_TIMESTAMP_MS} ms since 1970")
+    if not MIN_TIMESTAMP_MS <= value <= MAX_TIMESTAMP_MS:
+        limits = f"{MIN_TIMESTAMP_MS} to {MAX_TIMESTAMP_MS}"
+        raise InvalidField("timestamp", value, f"must be {limits} ms since 1970")
     return value, None
 
 
@@ -146,7 +148,7 @@ def _parse_rfc3339(text: str) -> tuple[int, int | None]:
         timestamp_ms = round(moment.timestamp() * 1000)
     except (OverflowError, ValueError) as exc:
         raise InvalidField("timestamp", text, fix) from exc
-    if not 0 < timestamp_ms <= MAX_TIMESTAMP_MS:
+    if not MIN_TIMESTAMP_MS <= timestamp_ms <= MAX_TIMESTAMP_MS:
         raise InvalidField("timestamp", text, "must be after 1970 and before the year 10000")
     # `Z` says that the local offset is not known, not that the user lives on UTC.
     known = not text.upper().endswith("Z")

@@ -267,6 +267,24 @@ async def test_unknown_routes_and_methods_are_problems_too(client: httpx.AsyncCl
     assert wrong_method.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/items/drama-1", "DELETE, GET, PUT"),
+        ("/v1/users", "DELETE, GET"),
+        # Erasing takes every path below: the user's id is `anna/events` then.
+        ("/v1/users/anna/events", "DELETE, GET"),
+    ],
+)
+async def test_a_refused_method_is_told_every_one_that_the_path_takes(
+    client: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    """RFC 9110: `Allow` lists them all; the framework named those of the first route that fits."""
+    answer = await client.patch(path)
+    check_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == methods
+
+
 @pytest.mark.parametrize("user_id", ["%00", "x" * 129, "", "%ED%A0%80%00"])
 async def test_a_wrong_user_id_in_the_path_is_named(
     client: httpx.AsyncClient, user_id: str

@@ -30,7 +30,7 @@ async def small_app() -> AsyncIterator[tuple[httpx.AsyncClient, Metrics]]:
     app = FastAPI()
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=10)
     app.add_middleware(RequestMiddleware, metrics=metrics)
-    register_problem_handlers(app)
+    register_problem_handlers(app, lambda _path: ["GET"])
 
     @app.get("/id")
     async def own_id() -> str:
