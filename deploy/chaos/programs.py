@@ -89,6 +89,10 @@ class Program:
     def end(self) -> None:
         """Ask it to end; raises ProofFailed unless it ends well."""
         os.kill(self.pid, signal.SIGTERM)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for its end; raises ProofFailed unless it ends well."""
         if self._popen is not None and self._popen.wait(STOP_WITHIN_S):
             raise ProofFailed(f"{self._name} ended with {self._popen.returncode}:\n{self.tail()}")
 
@@ -153,12 +157,14 @@ def service(
     return Program(name, command, folder, lambda: _is_ready(port), env)
 
 
-def collector(out: Path, folder: Path, redis_url: str) -> Program:
+def collector(
+    out: Path, folder: Path, redis_url: str, *options: str, name: str = "collector"
+) -> Program:
     """Return a collector that closes its files soon."""
     command = [sys.executable, "-m", "service", "collect", "--redis", redis_url]
-    command += ["--out", str(out), "--max-rows", "500", "--max-age-s", "0.5"]
-    log = folder / "collector.log"
-    return Program("collector", command, folder, lambda: b"collector_started" in log.read_bytes())
+    command += ["--out", str(out), "--max-rows", "500", "--max-age-s", "0.5", *options]
+    log = folder / f"{name}.log"
+    return Program(name, command, folder, lambda: b"collector_started" in log.read_bytes())
 
 
 def free_port() -> int:
