@@ -129,11 +129,13 @@ class Program:
         return True
 
 
-def valkey(folder: Path, port: int, appendfsync: str = "everysec") -> Program:
+def valkey(
+    folder: Path, port: int, appendfsync: str = "everysec", options: tuple[str, ...] = ()
+) -> Program:
     """Return a Valkey with an append-only file, as an operator is told to run it."""
     data = folder / "valkey"
     data.mkdir(exist_ok=True)
-    options = {
+    settings = {
         "port": str(port),
         "bind": "127.0.0.1",
         "dir": str(data),
@@ -142,8 +144,10 @@ def valkey(folder: Path, port: int, appendfsync: str = "everysec") -> Program:
         "save": "",
         "maxmemory-policy": "noeviction",
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return Program("valkey", [str(get_binary_path()), *words], folder, lambda: _answers(port))
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    return Program(
+        "valkey", [str(get_binary_path()), *words, *options], folder, lambda: _answers(port)
+    )
 
 
 def service(
