@@ -53,26 +53,25 @@ class Connection:
         self.abort()
 
     async def ask(
-        self, method: str, path: str, body: object = None, *, request_id: str = ""
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send a request and return its answer."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self.send(method, path, body, request_id=request_id)
+                await self._send(method, path, body, headers)
                 return await self._read()
         except BaseException:
             self.abort()
             raise
 
-    async def send(
-        self, method: str, path: str, body: object = None, *, request_id: str = ""
+    async def _send(
+        self, method: str, path: str, body: object, headers: Mapping[str, str] | None
     ) -> None:
-        """Send a request and do not wait for the answer."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: proof\r\nContent-Length: {len(data)}\r\n"
-        head += f"X-Request-ID: {request_id}\r\n" if request_id else ""
+        head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head += "Content-Type: application/json\r\n" if data else ""
         self._writer.write(head.encode() + b"\r\n" + data)
         await self._writer.drain()

@@ -25,7 +25,15 @@ import redis
 
 from deploy.chaos.asking import BROKEN, OK, Answer, Connection, ask_once
 from deploy.chaos.bundles import folder_of_bundles
-from deploy.chaos.programs import Program, ProofFailed, free_port, service, valkey, wait_until
+from deploy.chaos.programs import (
+    Program,
+    ProofFailed,
+    free_port,
+    run_proof,
+    service,
+    valkey,
+    wait_until,
+)
 
 NUM_USERS = 100
 ITEMS_EACH = 4
@@ -181,7 +189,7 @@ async def send(
     method, path, body = request.parts(time.time_ns() // 1_000_000)
     try:
         async with asyncio.timeout(patience_s) as patience:
-            answer = await connection.ask(method, path, body, request_id=request.id)
+            answer = await connection.ask(method, path, body, {"X-Request-ID": request.id})
     except BROKEN:
         # Patience that ended is not the service's fault.
         tally.counts["aborted" if patience.expired() else "broken"] += 1
@@ -213,4 +221,4 @@ def event_of(user: str, at: int, now_ms: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_proof(main))

@@ -24,6 +24,16 @@ class ProofFailed(Exception):
     """What should have been shown was not."""
 
 
+def run_proof(main: Callable[[], int]) -> int:
+    """Return the exit status of a proof; one that is asked to end ends its programs first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return main()
+    except (ProofFailed, OSError) as exc:
+        print(f"failed: {exc}", file=sys.stderr)
+        return 1
+
+
 class Program:
     """A process with a log that can be killed and started again, with all its children."""
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from deploy.chaos.asking import BROKEN, OK, Connection, ask_once
 from deploy.chaos.bundles import folder_of_bundles
-from deploy.chaos.programs import Program, free_port, service, valkey
+from deploy.chaos.programs import Program, free_port, run_proof, service, valkey
 
 NUM_ITEMS = 3_500
 DIM = 64
@@ -156,4 +156,4 @@ async def switch(port: int, versions: list[str], times: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_proof(main))

@@ -20,7 +20,7 @@ from typing import Any
 
 from deploy.chaos.asking import OK, Connection, ask_once
 from deploy.chaos.bundles import CATEGORIES, folder_of_bundles
-from deploy.chaos.programs import ProofFailed, free_port, service, valkey
+from deploy.chaos.programs import ProofFailed, free_port, run_proof, service, valkey
 
 WITHIN_S = 1.0
 NUM_ITEMS = 500
@@ -177,4 +177,4 @@ def figures(seconds: list[float]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_proof(main))
