@@ -40,6 +40,7 @@ class Load:
         self.versions: Counter[str] = Counter()
         self.failed: list[str] = []
         self.slowest_s = 0.0
+        self.offered_per_s = 0.0
         self._port = port
         self._per_s = per_s
         self._free: asyncio.Queue[Connection] = asyncio.Queue()
@@ -54,6 +55,7 @@ class Load:
                 asked.create_task(self._ask(number))
                 number += 1
                 await asyncio.sleep(max(0.0, began + number / self._per_s - time.monotonic()))
+            self.offered_per_s = number / (time.monotonic() - began)
         while not self._free.empty():
             self._free.get_nowait().abort()
 
@@ -115,7 +117,8 @@ async def prove(
         "reloads": arguments.reloads,
         "reload_ms": round(1_000 * took_s / arguments.reloads),
         "requests": asked,
-        "per_s": round(asked / (time.monotonic() - began)),
+        "offered_per_s": round(load.offered_per_s),
+        "answered_per_s": round(asked / (time.monotonic() - began)),
         "failed": len(load.failed),
         "slowest_ms": round(1_000 * load.slowest_s),
         "served_by": len(load.versions),
