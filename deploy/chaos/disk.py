@@ -65,5 +65,8 @@ def _limit(program: Program, size: int) -> None:
 
 
 def _fails(command: list[str]) -> bool:
-    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  # mount, umount
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  # mount, umount
+    except FileNotFoundError:
+        return True
     return bool(done.returncode)

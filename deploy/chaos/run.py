@@ -16,10 +16,12 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -50,6 +52,7 @@ SETTINGS = {
     "SHUTDOWN_GRACE_S": "5",
 }
 BOUND_S = 540.0
+NO_ROOM = re.compile(r'^sojourn_collector_errors_total\{kind="disk"\} (\S+)$', re.MULTILINE)
 
 
 class Chaos:
@@ -64,7 +67,9 @@ class Chaos:
         url = f"redis://127.0.0.1:{self.proxy_port}"
         self._valkey = stack.enter_context(valkey(folder, redis_port, fsync))
         self._service = service(folder / "bundles", folder, self.port, url, **SETTINGS)
-        self._collector = collector(self.out, folder, url)
+        self._metrics_port = free_port()
+        options = ("--metrics-port", str(self._metrics_port))
+        self._collector = collector(self.out, folder, url, *options)
         self._last_collector = collector(self.out, folder, url, "--once", name="last-collector")
         self._stack = stack
         self._phase_s = phase_s
@@ -100,21 +105,20 @@ class Chaos:
         self.proxy.delay_s = 0.0
 
     async def full_disk(self) -> None:
-        """Leave the collector no room until it says that it waits, and a while longer."""
-        waits = b"collector_waits"
-        before = self._said(waits)
+        """Leave the collector no room until it has noticed, and a while longer."""
+        before = await asyncio.to_thread(self._num_full)
         self.disk.fill(self._collector)
-        await self._in_time(lambda: self._said(waits) > before, "the collector waits for room")
+        what = "the collector notices that there is no room"
+        await self._in_time(lambda: self._num_full() > before, what)
         await self.calm()
         self.disk.free(self._collector)
 
     async def kill_collector(self) -> None:
         """Kill the collector in the middle of what it writes, and start it again."""
         self._collector.kill()
-        started = b"collector_started"
-        before = self._said(started)
+        before = self._num_starts()
         self._collector.launch()
-        await self._in_time(lambda: self._said(started) > before, "the collector is there again")
+        await self._in_time(lambda: self._num_starts() > before, "the collector is there again")
 
     def end_collector(self) -> None:
         """Let the collector finish its files, and another one take what is left in the streams."""
@@ -122,9 +126,18 @@ class Chaos:
         self._last_collector.launch()
         self._last_collector.wait()
 
-    def _said(self, what: bytes) -> int:
-        """Return how often the collector has logged something."""
-        return self._collector.log.read_bytes().count(what)
+    def _num_starts(self) -> int:
+        return self._collector.log.read_bytes().count(b"collector_started")
+
+    def _num_full(self) -> float:
+        """Return how often the collector could not write.
+
+        Not from its log, which a limit on what it writes would keep from growing too.
+        """
+        url = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=5.0) as answer:  # our own program
+            found = NO_ROOM.search(answer.read().decode())
+        return float(found[1]) if found else 0.0
 
     async def _kill_and_start(self, program: Program) -> None:
         program.kill()
