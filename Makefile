@@ -11,7 +11,8 @@ SOURCES := service training tests benchmarks deploy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench compose format constraints audit sbom clean
+.PHONY: help setup demo test lint check bench compose format constraints audit sbom chaos fuzz \
+  proofs clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +66,18 @@ audit: $(READY)  ## ask whether anything that serves has a known vulnerability; 
 
 sbom: $(READY)  ## list all that serves, as CycloneDX in build/sbom.json
 	$(BIN)/python deploy/audit.py sbom
+
+chaos: $(READY)  ## kill everything in turn under load, then count every acknowledged event
+	$(BIN)/python -m deploy.chaos.run
+
+fuzz: $(READY)  ## hold the service against its OpenAPI document; needs a network once
+	$(BIN)/python -m deploy.chaos.fuzz
+
+proofs: chaos  ## chaos, and: given-up requests, reloads, replicas, erasure; ten minutes
+	$(BIN)/python -m deploy.chaos.cancel
+	$(BIN)/python -m deploy.chaos.reloads
+	$(BIN)/python -m deploy.chaos.replicas
+	$(BIN)/python -m deploy.chaos.erasure
 
 clean:  ## remove the environment and every cache; data, runs and bundles stay
 	rm -rf $(VENV) .stamps build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

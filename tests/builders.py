@@ -103,7 +103,8 @@ def manifest(**overrides: Any) -> dict[str, Any]:
 def make_bundle(
     folder: Path,
     *,
-    item_rows: Mapping[str, Sequence[float]] = ITEM_ROWS,
+    item_rows: Mapping[str, Sequence[float] | Float32s] = ITEM_ROWS,
+    item_facts: Mapping[str, Mapping[str, Any]] = ITEM_FACTS,
     copy_weight: float | None = None,
     golden_error: float = 0.0,
     change_files: Callable[[Path], None] | None = None,
@@ -112,19 +113,22 @@ def make_bundle(
     """Write a tiny valid bundle into `folder` and return it.
 
     Its query is the mean of the window's item vectors, plus on the last axis the request's hour of
-    day in UTC over 24. `copy_weight` adds a second output that favours the window's own items;
-    `golden_error` spoils the golden scores; `change_files` runs before the hashes are taken.
+    day in UTC over 24. `item_facts` are what items say of themselves. `copy_weight` adds a second
+    output that favours the window's own items; `golden_error` spoils the golden scores;
+    `change_files` runs before the hashes are taken.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    matrix = np.array([(0.0,) * DIM, *item_rows.values()], np.float32)
+    rows = np.array([*item_rows.values()], np.float32)
+    matrix = np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
     onnx.save_model(encoder(matrix, copy_weight), str(folder / contract.ENCODER_FILE))
     np.save(folder / contract.ITEM_MATRIX_FILE, matrix)
-    _write_items(folder, list(item_rows))
+    _write_items(folder, list(item_rows), item_facts)
     _write_popularity(folder, list(item_rows))
     _write_golden(folder, matrix, copy_weight, golden_error)
     if change_files is not None:
         change_files(folder)
     document = manifest(num_items=len(item_rows))
+    document["features"]["dim"] = rows.shape[1]
     if copy_weight is not None:
         document["features"]["outputs"] = [contract.QUERY_OUTPUT, contract.COPY_OUTPUT]
     write_manifest(folder, document | overrides)
@@ -152,6 +156,7 @@ def _is_valid(document: dict[str, Any]) -> bool:
 
 def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelProto:
     """Return the encoder of `make_bundle` as an ONNX graph."""
+    dim = matrix.shape[1]
     constants: dict[str, NDArray[Any]] = {
         "matrix": matrix,
         "zero": np.array(0, np.int64),
@@ -160,7 +165,7 @@ def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelPro
         "second_axis": np.array([1], np.int64),
         "day_ms": np.array(DAY_MS, np.int64),
         "day_ms_float": np.array(DAY_MS, np.float32),
-        "time_axis": np.array([[0.0, 0.0, 1.0]], np.float32),
+        "time_axis": np.eye(dim, dtype=np.float32)[-1:],
         "copy": np.array(copy_weight or 0.0, np.float32),
     }
     nodes = [
@@ -187,7 +192,7 @@ def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelPro
             helper.make_tensor_value_info("request_time_ms", TensorProto.INT64, ["batch"]),
         ],
         [
-            helper.make_tensor_value_info(contract.QUERY_OUTPUT, TensorProto.FLOAT, ["batch", DIM]),
+            helper.make_tensor_value_info(contract.QUERY_OUTPUT, TensorProto.FLOAT, ["batch", dim]),
             helper.make_tensor_value_info(
                 contract.COPY_OUTPUT, TensorProto.FLOAT, ["batch", "window"]
             ),
@@ -238,8 +243,10 @@ def _write_golden(
     np.savez(folder / contract.GOLDEN_FILE, **named)  # type: ignore[arg-type]  # arrays by name
 
 
-def _write_items(folder: Path, ids: Sequence[str]) -> None:
-    facts = [ITEM_FACTS.get(text, {}) for text in ids]
+def _write_items(
+    folder: Path, ids: Sequence[str], item_facts: Mapping[str, Mapping[str, Any]]
+) -> None:
+    facts = [item_facts.get(text, {}) for text in ids]
     kinds = {
         "categories": pa.list_(pa.string()),
         "lat": pa.float64(),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.api.event_schemas import IdText, Strict, only
 from service.api.schemas import MAX_CANDIDATES, AskingBody
@@ -16,9 +16,11 @@ MAX_FEATURES = 64
 MAX_TERMS = 32
 DEFAULT_BLEND = "default"
 
+# Named, so that what is wrong with a list is not told beside that a list is no name.
 BlendValue = Annotated[
-    Annotated[str, Field(min_length=1, max_length=64)]
-    | Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)],
+    Annotated[str, Field(min_length=1, max_length=64), Tag("name")]
+    | Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS), Tag("terms")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "terms"),
     only((str, list), "must be the name of a blend, or a list of terms"),
 ]
 

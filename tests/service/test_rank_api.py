@@ -159,7 +159,9 @@ async def test_a_term_that_means_nothing_says_what_would(client: httpx.AsyncClie
     terms = [{"feature": "modell", "weight": 1}]
     answer = await client.post("/v1/rank", json={"items": candidates("a"), "blend": terms})
     assert answer.status_code == 422
-    assert "must be one of model, distance_km" in answer.text
+    [problem] = answer.json()["errors"]
+    assert problem["field"] == "blend.terms.0"
+    assert "must be one of model, distance_km" in problem["fix"]
 
 
 async def test_ten_thousand_candidates_are_one_request(client: httpx.AsyncClient) -> None:
