@@ -32,6 +32,7 @@ REDIS_OPERATIONS = (
     "append", "attribute", "catalogue-change", "catalogue-read", "expose", "list-load", "list-save",
     "models", "ping", "popular", "prepare", "read", "shown", "token",
 )  # fmt: skip
+BREAKER_STATES = ("closed", "open", "half-open")
 MODEL_LOAD_RESULTS = ("loaded", "refused")
 REFUSALS = (
     "attempts", "concurrency", "expired-key", "no-key", "rate", "scope", "unknown-key",
@@ -101,6 +102,15 @@ class Metrics:
         self.redis_errors = self._counter(
             "redis_errors", "Redis calls that failed.", "operation", known=REDIS_OPERATIONS
         )
+        self.redis_breaker = Gauge(
+            "sojourn_redis_breaker",
+            "Redis servers, each counted by every process, by the state of their circuit breaker.",
+            ("state",),
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        for state in BREAKER_STATES:
+            self.redis_breaker.labels(state)
         self.refused = self._counter(
             "refused_requests", "Requests refused before any work, by why.", "reason",
             known=REFUSALS,

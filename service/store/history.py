@@ -125,7 +125,7 @@ class HistoryStore:
     async def _ping_many(self, probes: list[None]) -> list[None]:
         await self._prepare()
         with translate_redis_errors(self._metrics, "ping"):
-            await self._client.ping()
+            await self._client.check()
         return probes
 
     async def _read_many(self, user_ids: list[str]) -> list[History | ServiceError]:

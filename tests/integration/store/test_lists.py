@@ -11,6 +11,7 @@ from service.store import keys
 from service.store.client import RedisClient
 from service.store.history import HistoryStore
 from service.store.lists import ListedItem, ListStore, RankedItems
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
@@ -23,10 +24,17 @@ def ranked(user_id: UserId | None) -> RankedItems:
     return RankedItems(keys.new_recommendation_id(user_id, 16), user_id, "m1", ITEMS)
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-def store(redis_client: RedisClient, store_settings: Settings) -> ListStore:
+def store(store_client: RedisClient, store_settings: Settings) -> ListStore:
     """Return a list store on an empty server."""
-    return ListStore(redis_client, store_settings, Metrics())
+    return ListStore(store_client, store_settings, Metrics())
 
 
 @pytest.mark.parametrize("user_id", [UserId("anna"), None])
@@ -46,7 +54,7 @@ async def test_nobody_else_reads_a_users_list(store: ListStore) -> None:
 
 
 async def test_a_list_names_nobody_and_ends_by_itself(
-    store: ListStore, redis_client: RedisClient
+    store: ListStore, redis_client: ServerClient
 ) -> None:
     """It may outlive an erasure by minutes, so the id must not be in it."""
     await store.save(ranked(UserId("somebody-unmistakable")))

@@ -20,7 +20,7 @@ from service.store.history import HistoryStore
 from service.store.outcomes import ACCEPTED
 from tests.fakes import FakeClock
 from tests.integration.processes import LoggedProcess, stop
-from tests.integration.store.builders import PATIENT_MS, event
+from tests.integration.store.builders import PATIENT_MS, connect_server, event
 from tests.integration.store.certificates import Certificate, make_certificate, tls_before
 
 pytestmark = pytest.mark.integration
@@ -155,7 +155,7 @@ async def test_a_server_that_speaks_tls_itself_is_used_all_the_same(
 async def test_the_user_and_the_password_may_be_settings_of_their_own(tmp_path: Path) -> None:
     """A secret is mounted by itself more easily than inside a URL; a wrong one is not repeated."""
     with EmbeddedValkey(tmp_path) as server:
-        client = connect(Settings(redis_url=server.url))
+        client = connect_server(server.url)
         await client.acl_setuser(
             "shop", enabled=True, passwords=["+hunter2"], keys=["*"], categories=["+@all"]
         )
