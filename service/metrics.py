@@ -45,11 +45,12 @@ SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True, slots=True)
 class QueueMetrics:
-    """The three figures of one batched queue."""
+    """The figures of one batched queue."""
 
     queue_seconds: Histogram
     compute_seconds: Histogram
     batch_size: Histogram
+    dropped: Counter
 
 
 class Metrics:
@@ -75,6 +76,9 @@ class Metrics:
             "compute_seconds", "Time a batch took.", QUEUE_BUCKETS_S
         )
         self._batch_size = self._queue_histogram("size", "Items in a batch.", SIZE_BUCKETS)
+        self._dropped = self._counter(
+            "batch_dropped", "Items that left a queue undone: too late, or their caller.", "queue"
+        )
 
     def _count_answers(self) -> None:
         self.events = self._counter(
@@ -147,6 +151,7 @@ class Metrics:
             self._queue_seconds.labels(name),
             self._compute_seconds.labels(name),
             self._batch_size.labels(name),
+            self._dropped.labels(name),
         )
 
     def set_bundle(self, version: str, name: str) -> None:
