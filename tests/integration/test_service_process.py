@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from tests.builders import event_json, make_bundle
 from tests.integration.processes import (
     READY_LINE,
     ROOT,
+    TIMEOUT_S,
     log_lines,
     serving,
     start_service,
@@ -163,6 +165,7 @@ def test_the_service_becomes_ready_when_redis_comes(
         answers = [readiness_and_source(client)]
         for _ in range(2):
             with valkey_at(free_port, tmp_path):
+                until_ready(client)
                 post(client, "action-1")
                 answers.append(readiness_and_source(client))
             refused = client.post("/v1/events", json={"events": [event_json()]})
@@ -175,6 +178,14 @@ def test_the_service_becomes_ready_when_redis_comes(
     assert answers == [down, up, down, up, down]
     assert "sojourn_redis_errors_total{" in text
     assert "sojourn_unhandled_errors_total 0.0" in text
+
+
+def until_ready(client: httpx.Client) -> None:
+    """Return when the service is ready: a Redis that was away is tried again once a second."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end_s, client.get("/readyz").text
+        time.sleep(0.05)
 
 
 def readiness_and_source(client: httpx.Client) -> tuple[int, int, str, list[str]]:
