@@ -123,7 +123,7 @@ class ExposureStore:
                 keys.tombstone_key(partition, exposure.user_id),
             ]
         args: list[bytes | str | int | float] = [
-            _encode_answer(exposure),
+            encode_answer(exposure),
             keys.ANSWER_TTL_S,
             encode_exposure(exposure),
             settings.stream_max_events,
@@ -162,7 +162,7 @@ def decode_shown(packed: bytes | None) -> Shown:
     return Shown(records["item_hash"].astype(np.uint64), times)
 
 
-def _encode_answer(exposure: Exposure) -> bytes:
+def encode_answer(exposure: Exposure) -> bytes:
     """Return what attribution needs of an answer; nothing in it says whose it was."""
     document = {
         "at": exposure.timestamp_ms,
