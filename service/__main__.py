@@ -68,7 +68,8 @@ def run(
         Path | None, typer.Option(help="A bundle, or the directory whose CURRENT file names one.")
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+        str | None,
+        typer.Option(help="Redis or Valkey, as redis://host:6379/0 or a Cluster."),
     ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start a Valkey; the default without --redis.")
@@ -122,7 +123,8 @@ def collect(
     *,
     out: Annotated[Path, typer.Option(help="The folder to write to; one collector at a time.")],
     redis: Annotated[
-        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+        str | None,
+        typer.Option(help="Redis or Valkey, as redis://host:6379/0 or a Cluster."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Write what there is and end.")] = False,
     max_rows: Annotated[int, typer.Option(help="Entries after which a file is closed.")] = 10_000,

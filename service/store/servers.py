@@ -87,6 +87,11 @@ class SentinelClient(ServerClient):
             self._looking = loop.create_task(self._look(), context=Context())
         return super().pipeline(transaction, shard_hint)
 
+    @property
+    def sentinels(self) -> list[Redis]:
+        """The clients of the Sentinels, the one that answered last first."""
+        return list(self._sentinel.sentinels)
+
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the connections to the servers and to the Sentinels."""
         if self._looking is not None:
