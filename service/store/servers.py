@@ -117,10 +117,13 @@ class SentinelClient(ServerClient):
         except (RedisError, OSError) as exc:
             self._log.warning("sentinels_not_asked", error=f"{type(exc).__name__}: {exc}")
             return
-        before, self._primary = self._primary, primary
-        if before not in (None, primary):
-            self._log.warning("redis_primary_changed", primary=f"{_text(primary[0])}:{primary[1]}")
+        # A Sentinel that heard of it late may have sent a new connection to the old one.
+        known = {self._primary, self._pool.master_address} - {None, primary}
+        self._primary = primary
+        if known:
+            self._pool.master_address = primary
             await self._pool.disconnect()
+            self._log.warning("redis_primary_changed", primary=f"{_text(primary[0])}:{primary[1]}")
 
     async def _ask_at(self, host: str, port: int, *command: str) -> Reply | Exception:
         client = self._connect_to(host, port)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from deploy.chaos.topologies import Servers
 from service.contract import bundle as contract
 from tests.builders import event_json, make_bundle
 from tests.integration.processes import (
@@ -273,3 +274,17 @@ def test_the_service_never_loads_torch(bundle_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_a_cluster_serves_every_user_from_every_worker(bundle_path: Path, cluster: Servers) -> None:
+    """Users are on three servers; whoever answers reads what the other worker stored."""
+    with serving(bundle_path, "--redis", cluster.url, workers=2) as (process, client):
+        client.headers.update({"connection": "close"})
+        users = [f"of-cluster-{number}" for number in range(24)]
+        for user_id in users:
+            post(client, "drama-2", user_id=user_id)
+        assert {recommended(client, user_id)[0] for user_id in users} == {"drama-1"}
+        health = client.get("/healthz").json()
+        assert (health["redis"], health["redis_breaker"]) == ("ok", "closed")
+        assert client.delete(f"/v1/users/{users[0]}").json()["events"] == 1
+        assert process.end() == 0
