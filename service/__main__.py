@@ -15,7 +15,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from service import key_commands
+from service import key_commands, memory_command
 from service.config import Settings
 from service.errors import ServiceError
 from service.logs import configure_logs
@@ -26,9 +26,20 @@ from service.store.embedded import EmbeddedValkey
 
 APP_FACTORY = "service.app:create_app_from_environment"
 REDIS_CREDENTIALS = tuple(
-    f"SOJOURN_REDIS_{part}" for part in ("USERNAME", "PASSWORD", "CA_FILE", "CERT_FILE", "KEY_FILE")
+    f"SOJOURN_REDIS_{part}"
+    for part in (
+        "USERNAME",
+        "PASSWORD",
+        "SENTINEL_USERNAME",
+        "SENTINEL_PASSWORD",
+        "CA_FILE",
+        "CERT_FILE",
+        "KEY_FILE",
+    )
 )
-SECRET_SETTINGS = frozenset({"redis_url", "redis_password", "log_user_key"})
+SECRET_SETTINGS = frozenset(
+    {"redis_url", "redis_password", "redis_sentinel_password", "log_user_key"}
+)
 
 cli = typer.Typer(
     help="Sojourn's recommendation service.",
@@ -39,6 +50,7 @@ cli = typer.Typer(
 
 
 cli.add_typer(key_commands.cli, name="keys")
+cli.command()(memory_command.memory)
 
 
 @cli.callback()
@@ -56,7 +68,8 @@ def run(
         Path | None, typer.Option(help="A bundle, or the directory whose CURRENT file names one.")
     ] = None,
     redis: Annotated[
-        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+        str | None,
+        typer.Option(help="Redis or Valkey, as redis://host:6379/0 or a Cluster."),
     ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start a Valkey; the default without --redis.")
@@ -110,7 +123,8 @@ def collect(
     *,
     out: Annotated[Path, typer.Option(help="The folder to write to; one collector at a time.")],
     redis: Annotated[
-        str | None, typer.Option(help="Redis or Valkey, as redis://host:6379/0.")
+        str | None,
+        typer.Option(help="Redis or Valkey, as redis://host:6379/0 or a Cluster."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Write what there is and end.")] = False,
     max_rows: Annotated[int, typer.Option(help="Entries after which a file is closed.")] = 10_000,

@@ -8,6 +8,7 @@ from service.bundle_loader import LoadedBundle
 from service.choosing import Choice
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
+from service.deadline import Deadline
 from service.errors import CursorExpired, ServiceError
 from service.listing import Listed
 from service.logs import get_logger
@@ -89,6 +90,8 @@ class Answers:
         model: ServingModel,
         query: RecommendationQuery,
         degraded: list[str],
+        *,
+        deadline: Deadline,
     ) -> Recommendation:
         """Return the answer of a list of known items, the unknown ones behind them."""
         length = MAX_LIST if query.paginate else query.k
@@ -107,7 +110,7 @@ class Answers:
                 explores=query.arrangement.exploration is not None,
                 created_ms=self._clock(),
             )
-            next_page = await self._keep(kept, query.k, degraded)
+            next_page = await self._keep(kept, query.k, degraded, deadline)
         draft = _Draft(
             recommendation_id=recommendation_id,
             model_version=model.version,
@@ -160,13 +163,15 @@ class Answers:
         return self._finish(draft, query.user_id)
 
     async def _keep(
-        self, ranked: RankedItems, k: int, degraded: list[str]
+        self, ranked: RankedItems, k: int, degraded: list[str], deadline: Deadline
     ) -> tuple[str, int] | None:
         """Keep a list for its next pages; without Redis there are none."""
         try:
-            await self._lists.save(ranked)
-        except ServiceError as exc:
-            self._log.warning("list not kept", error=str(exc), user_id=ranked.user_id)
+            async with deadline.whole():
+                await self._lists.save(ranked)
+        except (ServiceError, TimeoutError) as exc:
+            reason = str(exc) or type(exc).__name__
+            self._log.warning("list not kept", error=reason, user_id=ranked.user_id)
             if DEGRADED_REDIS not in degraded:
                 degraded.append(DEGRADED_REDIS)
             return None

@@ -42,6 +42,7 @@ from service.security.middleware import (
 from service.security.openapi import add_security
 from service.security.scopes import AccessTable
 from service.serving_model import ModelSlot
+from service.store.breaker import Circuits
 from service.store.history import system_now_ms
 from service.store.keys import new_recommendation_id
 from service.store_parts import EventHistory, GivenStores, Stores, open_stores
@@ -111,6 +112,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
+        # What any client learns of a server that is away, all of them know.
+        circuits = Circuits(settings, metrics)
         async with AsyncExitStack() as stack:
             services = await _services(
                 stack,
@@ -120,8 +123,16 @@ def create_app(
                 given=GivenStores(history, counters, exposures, lists, live_items),
                 given_models=ModelStores(announcements, reports),
                 clock=clock or system_now_ms,
+                circuits=circuits,
             )
-            gate = open_gate(stack, settings, metrics, tokens, clock or system_now_ms)
+            gate = open_gate(
+                stack,
+                settings,
+                metrics,
+                tokens=tokens,
+                clock=clock or system_now_ms,
+                circuits=circuits,
+            )
             yield {"services": services, "gate": gate}
 
     return _assembled(settings, metrics, lifespan)
@@ -208,8 +219,9 @@ async def _services(
     given: GivenStores,
     given_models: ModelStores,
     clock: Clock,
+    circuits: Circuits,
 ) -> Services:
-    stores = open_stores(stack, settings, metrics, given, clock)
+    stores = open_stores(stack, settings, metrics, given, clock=clock, circuits=circuits)
     parts = await build_models(
         stack,
         settings,
@@ -219,6 +231,7 @@ async def _services(
         items=stores.items,
         given=given_models,
         clock=clock,
+        circuits=circuits,
     )
     exposures = Exposures(
         stores.exposures, metrics, max_pending=settings.max_pending, is_on=settings.log_exposures
@@ -239,6 +252,7 @@ async def _services(
         history=stores.history,
         people=stores.history.people,
         exposures=exposures,
+        circuits=circuits,
         metrics=metrics,
         clock=clock,
         max_future_ms=settings.max_future_ms,

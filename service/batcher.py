@@ -22,11 +22,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class _Waiting(Generic[Item, Result]):
-    """One item, the future of its caller, and when it came (`perf_counter` seconds)."""
+    """One item, the future of its caller, and when it came (`perf_counter` seconds).
+
+    After `start_by_s`, seconds of the loop's clock, it is too late to begin.
+    """
 
     item: Item
     future: "asyncio.Future[Result]"
     since_s: float
+    start_by_s: float | None
 
 
 class Batcher(Generic[Item, Result]):
@@ -55,22 +59,26 @@ class Batcher(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def submit(self, item: Item) -> Result:
-        """Return the result for one item; raises Overloaded, NotReady or what `compute` raised."""
+    async def submit(self, item: Item, start_by_s: float | None = None) -> Result:
+        """Return the result for one item; raises Overloaded, NotReady or what `compute` raised.
+
+        An item that is not begun by a time, seconds of the loop's clock, is not begun at all.
+        """
         if self._closed:
             raise NotReady(f"{self._name}: the service is stopping")
         if len(self._pending) >= self._max_pending:
             raise Overloaded(f"{self._name}: {len(self._pending)} items are waiting already")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._pending[future] = _Waiting(item, future, perf_counter())
+        self._pending[future] = _Waiting(item, future, perf_counter(), start_by_s)
         if self._worker is None:
             # A context of its own: the batch belongs to many requests, not to the first one.
             self._worker = loop.create_task(self._drain(), context=Context())
         try:
             return await future
         finally:
-            self._pending.pop(future, None)
+            if self._pending.pop(future, None) is not None and future.cancelled():
+                self._metrics.dropped.inc()
             if future.done() and not future.cancelled():
                 # Cancelled in the very tick of a failure, a caller would leave it unretrieved.
                 future.exception()
@@ -96,7 +104,19 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> list[_Waiting[Item, Result]]:
         size = min(len(self._pending), self._max_batch)
         batch = [self._pending.popitem(last=False)[1] for _ in range(size)]
-        return [waiting for waiting in batch if not waiting.future.done()]
+        now_s = asyncio.get_running_loop().time()
+        return [waiting for waiting in batch if self._is_due(waiting, now_s)]
+
+    def _is_due(self, waiting: _Waiting[Item, Result], now_s: float) -> bool:
+        """Say whether an item is still to be done; one whose time is over fails here."""
+        is_late = waiting.start_by_s is not None and now_s > waiting.start_by_s
+        if is_late and not waiting.future.done():
+            waiting.future.set_exception(
+                Overloaded(f"{self._name}: not begun before the request's deadline")
+            )
+        if waiting.future.done():
+            self._metrics.dropped.inc()
+        return not waiting.future.done()
 
     async def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
         if not batch:

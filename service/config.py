@@ -9,8 +9,8 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.blend import Blend
+from service.redis_address import parse_redis_url
 
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 # The upper bound of a user's history, so that one read stays small whatever is set.
 MAX_EVENTS_LIMIT = 5_000
 
@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     stream_max_events: int = Field(default=20_000, ge=0)
     redis_timeout_ms: int = Field(default=250, ge=1, le=60_000)
     redis_connect_timeout_ms: int = Field(default=1_000, ge=1, le=60_000)
+    # After so many failures in a row a server is not asked for so long; then by one call at a time.
+    redis_breaker_failures: int = Field(default=3, ge=1, le=1_000)
+    redis_breaker_open_ms: int = Field(default=1_000, ge=1, le=60_000)
 
     # Items that callers may put beside the bundle's, or change.
     max_live_items: int = Field(default=1_000_000, ge=0)
@@ -86,6 +89,8 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     redis_username: str | None = None
     redis_password: SecretStr | None = None
+    redis_sentinel_username: str | None = None
+    redis_sentinel_password: SecretStr | None = None
     redis_ca_file: Path | None = None
     redis_cert_file: Path | None = None
     redis_key_file: Path | None = None
@@ -107,14 +112,15 @@ class Settings(BaseSettings):
         """Take an empty variable, as compose files leave it, for an absent one."""
         if not value:
             return None
-        if not value.startswith(REDIS_SCHEMES):
-            raise ValueError(f"must start with one of {', '.join(REDIS_SCHEMES)}")
+        parse_redis_url(value)
         return value
 
     @field_validator(
         "keys_file",
         "redis_username",
         "redis_password",
+        "redis_sentinel_username",
+        "redis_sentinel_password",
         "redis_ca_file",
         "redis_cert_file",
         "redis_key_file",
@@ -153,11 +159,23 @@ class Settings(BaseSettings):
         """Refuse a setting that would silently do nothing."""
         if self.rate_limit_per_s and self.keys_file is None:
             raise ValueError("rate_limit_per_s is per key and needs keys_file")
+        return self
+
+    @model_validator(mode="after")
+    def _say_of_redis_what_it_can_use(self) -> "Settings":
         if (self.redis_username or self.redis_password) and self.redis_url is None:
             raise ValueError("redis_username and redis_password need redis_url")
+        address = parse_redis_url(self.redis_url) if self.redis_url else None
         tls_files = (self.redis_ca_file, self.redis_cert_file, self.redis_key_file)
-        if any(tls_files) and not (self.redis_url or "").startswith("rediss://"):
-            raise ValueError("redis_ca_file, redis_cert_file and redis_key_file need rediss://")
+        if any(tls_files) and not (address and address.has_tls):
+            raise ValueError(
+                "redis_ca_file, redis_cert_file and redis_key_file need rediss:// or rediss+...://"
+            )
+        of_sentinels = (self.redis_sentinel_username, self.redis_sentinel_password)
+        if any(of_sentinels) and not (address and address.shape == "sentinel"):
+            raise ValueError(
+                "redis_sentinel_username and redis_sentinel_password need redis+sentinel://"
+            )
         if (self.redis_cert_file is None) != (self.redis_key_file is None):
             raise ValueError("redis_cert_file and redis_key_file need each other")
         return self

@@ -59,7 +59,10 @@ class StoreUnavailable(ServiceError):
     status = 503
     slug = "store-unavailable"
     title = "Store unavailable"
-    retry_after_s = 1
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class StoreMismatch(ServiceError):

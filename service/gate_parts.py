@@ -9,6 +9,7 @@ from service.security.addresses import ClientAddresses
 from service.security.gate import Gate, Limits
 from service.security.limits import SharedTokens, Tokens
 from service.security.ring import KeyRing
+from service.store.breaker import Circuits
 from service.store.client import connect
 from service.store.tokens import TokenStore
 
@@ -17,15 +18,17 @@ def open_gate(
     stack: AsyncExitStack,
     settings: Settings,
     metrics: Metrics,
+    *,
     tokens: SharedTokens | None,
     clock: Callable[[], int],
+    circuits: Circuits,
 ) -> Gate | None:
     """Return what asks for keys, None if there is no file of them; raises KeysRefused."""
     if settings.keys_file is None:
         return None
     ring = KeyRing(settings.keys_file, metrics, clock)
     if tokens is None and settings.redis_url is not None:
-        client = connect(settings)
+        client = connect(settings, circuits)
         stack.push_async_callback(client.aclose)
         tokens = own = TokenStore(client, settings, metrics)
         stack.push_async_callback(own.close)

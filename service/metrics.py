@@ -32,6 +32,7 @@ REDIS_OPERATIONS = (
     "append", "attribute", "catalogue-change", "catalogue-read", "expose", "list-load", "list-save",
     "models", "ping", "popular", "prepare", "read", "shown", "token",
 )  # fmt: skip
+BREAKER_STATES = ("closed", "open", "half-open")
 MODEL_LOAD_RESULTS = ("loaded", "refused")
 REFUSALS = (
     "attempts", "concurrency", "expired-key", "no-key", "rate", "scope", "unknown-key",
@@ -44,11 +45,12 @@ SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True, slots=True)
 class QueueMetrics:
-    """The three figures of one batched queue."""
+    """The figures of one batched queue."""
 
     queue_seconds: Histogram
     compute_seconds: Histogram
     batch_size: Histogram
+    dropped: Counter
 
 
 class Metrics:
@@ -74,6 +76,9 @@ class Metrics:
             "compute_seconds", "Time a batch took.", QUEUE_BUCKETS_S
         )
         self._batch_size = self._queue_histogram("size", "Items in a batch.", SIZE_BUCKETS)
+        self._dropped = self._counter(
+            "batch_dropped", "Items that left a queue undone: too late, or their caller.", "queue"
+        )
 
     def _count_answers(self) -> None:
         self.events = self._counter(
@@ -101,6 +106,15 @@ class Metrics:
         self.redis_errors = self._counter(
             "redis_errors", "Redis calls that failed.", "operation", known=REDIS_OPERATIONS
         )
+        self.redis_breaker = Gauge(
+            "sojourn_redis_breaker",
+            "Redis servers, each counted by every process, by the state of their circuit breaker.",
+            ("state",),
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        for state in BREAKER_STATES:
+            self.redis_breaker.labels(state)
         self.refused = self._counter(
             "refused_requests", "Requests refused before any work, by why.", "reason",
             known=REFUSALS,
@@ -137,6 +151,7 @@ class Metrics:
             self._queue_seconds.labels(name),
             self._compute_seconds.labels(name),
             self._batch_size.labels(name),
+            self._dropped.labels(name),
         )
 
     def set_bundle(self, version: str, name: str) -> None:

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: request id, access log, timing, and the limit of a body."""
 
+import asyncio
 import re
 import uuid
 from time import perf_counter
@@ -8,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.deadline import request_began_s
 from service.errors import BodyTooLarge
 from service.logs import get_logger, request_id
 from service.metrics import Metrics
@@ -41,12 +43,14 @@ class RequestMiddleware:
             return
         own_id = _request_id(Headers(scope=scope))
         token = request_id.set(own_id)
+        began = request_began_s.set(asyncio.get_running_loop().time())
         answer = _Answer(send, own_id)
         started_s = perf_counter()
         try:
             await self._answer(scope, receive, answer)
         finally:
             self._record(scope, answer.status, perf_counter() - started_s)
+            request_began_s.reset(began)
             request_id.reset(token)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:

@@ -25,6 +25,7 @@ from service.presence import Presence, Reports
 from service.serving_model import ModelSlot, ServingModel, open_model
 from service.starting import first_bundle
 from service.store.announcements import Announced, ModelAnnouncements
+from service.store.breaker import Circuits
 from service.store.client import connect
 from service.store.serving_reports import ServingReports
 
@@ -62,7 +63,7 @@ async def load_first(
     announced: Announced | None = None
     if not folder.holds_one():
         async with AsyncExitStack() as stack:
-            stores = _stores(stack, settings, Metrics(), ModelStores(announcements))
+            stores = _stores(stack, settings, Metrics(), ModelStores(announcements), None)
             try:
                 announced = await stores.announcements.read() if stores.announcements else None
             except StoreUnavailable as exc:
@@ -80,6 +81,7 @@ async def build_models(
     items: ItemStore,
     given: ModelStores,
     clock: Clock,
+    circuits: Circuits,
 ) -> ModelParts:
     """Serve a bundle, and begin to follow, watch and report until the stack ends.
 
@@ -87,7 +89,9 @@ async def build_models(
     """
     is_of_folder = bundle.path.parent == settings.bundle_path
     folder = BundleFolder(settings.bundle_path if is_of_folder else bundle.path)
-    stores = ModelStores() if folder.holds_one() else _stores(stack, settings, metrics, given)
+    stores = ModelStores()
+    if not folder.holds_one():
+        stores = _stores(stack, settings, metrics, given, circuits)
     live = LivePopularity(counts, bundle.vocabulary, clock)
     slot = ModelSlot(*open_model(bundle, live, settings, metrics))
     stack.push_async_callback(slot.close)
@@ -123,13 +127,17 @@ async def _open_next(
 
 
 def _stores(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, given: ModelStores
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    given: ModelStores,
+    circuits: Circuits | None,
 ) -> ModelStores:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
     if given.announcements is not None:
         return given
     # A client of its own: a burst of requests must not take the connection of the poll.
-    client = connect(settings)
+    client = connect(settings, circuits)
     stack.push_async_callback(client.aclose)
     return ModelStores(ModelAnnouncements(client, metrics), ServingReports(client, metrics))
 

@@ -19,7 +19,8 @@ from service.contract.features import (
     RequestPoint,
     encode_window,
 )
-from service.errors import ServiceError
+from service.deadline import Deadline
+from service.errors import ServiceError, StoreUnavailable
 from service.fallback import Rung, climb, local_hour, nearby, repeats
 from service.filters import Asked
 from service.listing import Listed, list_picks, pool_size, with_included
@@ -45,6 +46,8 @@ from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_e
 Clock = Callable[[], int]
 MAX_ON_LOOP = 50_000
 EMPTY_PAST = past_of_events(())
+# Of the time that remains, so much is for a call of Redis; the rest is for what follows.
+REDIS_SHARE = 0.5
 
 
 class HistoryReader(Protocol):
@@ -68,7 +71,7 @@ class _Case:
     """All that a ranking goes by; `items` are the past's item indices, 0 where unknown.
 
     `examples` are liked items that a new user's categories stand for; `k` is how long the list is
-    to be, all its pages together.
+    to be, all its pages together; `deadline` is when the answer is due.
     """
 
     model: ServingModel
@@ -79,6 +82,7 @@ class _Case:
     point: RequestPoint
     choice: Choice
     k: int
+    deadline: Deadline
 
 
 class Recommender:
@@ -114,8 +118,9 @@ class Recommender:
         """Return the caller's candidates in the order of the request's blend, all but behind k."""
         with self._models.lease() as model:
             degraded: list[str] = []
-            stored = await self._read_history(query.user_id, degraded)
-            case = self._case(model, _as_recommendation(query), stored)
+            deadline = self._deadline()
+            stored = await self._read_history(query.user_id, degraded, deadline)
+            case = self._case(model, _as_recommendation(query), stored, deadline)
             known = case.choice.known
             picks = await self._picks(case, known, len(known.indices), degraded)
             basis = Basis(picks, case.point, case.asked.time_ms)
@@ -125,16 +130,26 @@ class Recommender:
     async def page(self, query: PageQuery) -> Recommendation:
         """Return the next page of a list; raises CursorExpired and StoreUnavailable."""
         with self._models.lease() as model:
-            return await self._answers.page(query, model)
+            try:
+                async with self._deadline().whole():
+                    return await self._answers.page(query, model)
+            except TimeoutError as exc:
+                raise StoreUnavailable("Redis did not give the list in time") from exc
 
     async def _recommend(self, model: ServingModel, query: RecommendationQuery) -> Recommendation:
         degraded: list[str] = []
-        stored = await self._read_history(query.user_id, degraded)
-        case = self._case(model, query, stored)
+        deadline = self._deadline()
+        stored = await self._read_history(query.user_id, degraded, deadline)
+        case = self._case(model, query, stored, deadline)
         if case.choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
         listed = await self._list(case, query, degraded)
-        return await self._answers.answer(listed, case.choice, model, query, degraded)
+        return await self._answers.answer(
+            listed, case.choice, model, query, degraded, deadline=deadline
+        )
+
+    def _deadline(self) -> Deadline:
+        return Deadline.of_request(self._deadline_s)
 
     async def _list(
         self, case: _Case, query: RecommendationQuery, degraded: list[str]
@@ -142,7 +157,7 @@ class Recommender:
         """Return the known items of the list, as the request wants them arranged."""
         room = max(0, case.k - len(case.choice.guests))
         wanted = query.arrangement
-        shown = await self._shown(query, degraded)
+        shown = await self._shown(query, degraded, case.deadline)
         picks = await self._picks(case, case.choice.known, pool_size(case.k, wanted), degraded)
         arranged = partial(
             list_picks,
@@ -172,31 +187,41 @@ class Recommender:
             ranked = await self._rank(case, candidates, depth, degraded)
         return ranked or self._climb(case, candidates, depth)
 
-    async def _shown(self, query: RecommendationQuery, degraded: list[str]) -> Shown:
+    async def _shown(
+        self, query: RecommendationQuery, degraded: list[str], deadline: Deadline
+    ) -> Shown:
         """Return what was shown to the user lately, if the request wants to know."""
         if query.arrangement.rotation is None or query.user_id is None:
             return Shown.nothing()
         try:
-            return await self._showings.shown(query.user_id)
-        except ServiceError as exc:
-            self._log.warning("showings not read", error=str(exc), user_id=query.user_id)
+            async with deadline.part(REDIS_SHARE):
+                return await self._showings.shown(query.user_id)
+        except (ServiceError, TimeoutError) as exc:
+            self._log.warning("showings not read", error=_said(exc), user_id=query.user_id)
             if DEGRADED_REDIS not in degraded:
                 degraded.append(DEGRADED_REDIS)
             return Shown.nothing()
 
-    async def _read_history(self, user_id: UserId | None, degraded: list[str]) -> History | None:
+    async def _read_history(
+        self, user_id: UserId | None, degraded: list[str], deadline: Deadline
+    ) -> History | None:
         """Return the stored history, or None, noted as degraded, while the store cannot say."""
         if user_id is None:
             return None
         try:
-            return await self._history.read(user_id)
-        except ServiceError as exc:
-            self._log.warning("history not read", error=str(exc), user_id=user_id)
+            async with deadline.part(REDIS_SHARE):
+                return await self._history.read(user_id)
+        except (ServiceError, TimeoutError) as exc:
+            self._log.warning("history not read", error=_said(exc), user_id=user_id)
             degraded.append(DEGRADED_REDIS)
             return None
 
     def _case(
-        self, model: ServingModel, query: RecommendationQuery, stored: History | None
+        self,
+        model: ServingModel,
+        query: RecommendationQuery,
+        stored: History | None,
+        deadline: Deadline,
     ) -> _Case:
         """Return all that the ranking goes by, in the indices of the model's bundle."""
         bundle = model.bundle
@@ -215,6 +240,7 @@ class Recommender:
             point=_request_point(model, query, asked),
             choice=choice,
             k=MAX_LIST if query.paginate else query.k,
+            deadline=deadline,
         )
 
     def _asked(self, query: RecommendationQuery, past: Past, now_ms: int) -> Asked:
@@ -244,11 +270,11 @@ class Recommender:
         window = build_window(past, items, bundle.type_indices)
         try:
             arrays = encode_window(window, point, features.window_len)
-            async with asyncio.timeout(self._deadline_s):
+            async with case.deadline.whole():
                 job = RankJob(arrays, candidates, depth, bundle.ranker)
                 return await case.model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
-            self._log.error("model gave no ranking", error=str(exc) or type(exc).__name__)
+            self._log.error("model gave no ranking", error=_said(exc))
             degraded.append(DEGRADED_MODEL)
             return []
 
@@ -266,6 +292,11 @@ class Recommender:
             Rung("popular", overall),
         ]
         return climb(rungs, candidates.indices, depth, len(bundle.vocabulary))
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says; a timeout says nothing."""
+    return str(error) or type(error).__name__
 
 
 def _as_recommendation(query: RankQuery) -> RecommendationQuery:

@@ -13,6 +13,7 @@ from service.contract.events import Event
 from service.exposures import ExposureRecords
 from service.fallback import PopularCounts
 from service.metrics import Metrics
+from service.store.breaker import Circuits
 from service.store.catalogue import CatalogueStore
 from service.store.client import connect
 from service.store.counters import CounterStore
@@ -70,13 +71,15 @@ def open_stores(
     settings: Settings,
     metrics: Metrics,
     given: GivenStores,
+    *,
     clock: Callable[[], int],
+    circuits: Circuits,
 ) -> Stores:
     """Return the stores that were given, or those at the settings' Redis; nothing connects yet."""
     history, exposures = given.history, given.exposures
     if history and given.counters and exposures and given.lists and given.items:
         return Stores(history, given.counters, exposures, given.lists, given.items)
-    client = connect(settings)
+    client = connect(settings, circuits)
     stack.push_async_callback(client.aclose)
     if history is None:
         history = own_history = HistoryStore(client, settings, metrics, clock)

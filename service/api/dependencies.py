@@ -16,6 +16,7 @@ from service.models import ModelRegistry
 from service.presence import Presence
 from service.problems import Problem
 from service.recommender import Recommender
+from service.store.breaker import Circuits
 from service.store.outcomes import Appended, Erased, Merged
 from service.store.people_codec import Held, HeldEvent
 
@@ -63,6 +64,7 @@ class Services:
     history: EventStore
     exposures: Exposures
     people: People
+    circuits: Circuits
     metrics: Metrics
     clock: Callable[[], int]
     max_future_ms: int

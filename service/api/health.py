@@ -40,6 +40,7 @@ class Health(Readiness):
                     "model_version": "3f9a1c0d5e7b2a48",
                     "model_problems": [],
                     "redis": "unavailable",
+                    "redis_breaker": "open",
                 }
             ]
         }
@@ -47,6 +48,7 @@ class Health(Readiness):
     model_version: str
     model_problems: list[str]
     redis: Literal["ok", "unavailable"]
+    redis_breaker: Literal["closed", "open", "half-open"]
 
 
 @router.get("/livez")
@@ -90,4 +92,5 @@ async def check_health(services: Services, response: Response) -> Health:
         model_version=services.models.serving,
         model_problems=list(services.models.problems),
         redis="unavailable" if reasons else "ok",
+        redis_breaker=services.circuits.state,
     )

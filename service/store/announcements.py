@@ -58,7 +58,10 @@ class ModelAnnouncements:
     async def read(self) -> Announced | None:
         """Return what is announced, None if nothing ever was."""
         async with self._one_of_few_calls():
-            return _announced(await self._client.hmget(MODEL_KEY, list(FIELDS)))
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.execute_command("HMGET", MODEL_KEY, *FIELDS)
+            [found] = await pipeline.execute()
+            return _announced(found)
 
     async def announce(self, version: str, now_ms: int) -> Announced:
         """Announce a version because somebody asked for it; return what is announced then."""

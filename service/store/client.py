@@ -1,66 +1,46 @@
 """The connection to Redis: timeouts, one retry, scripts, and errors in the service's own words."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from service.config import Settings
 from service.errors import StoreMismatch, StoreUnavailable
 from service.logs import get_logger
 from service.metrics import Metrics
+from service.redis_address import parse_redis_url
+from service.store.breaker import CircuitOpen, Circuits
+from service.store.cluster import ClusterClient
+from service.store.connecting import build_cluster, build_sentinel, build_server
+from service.store.durability import durability_warnings
 from service.store.keys import LAYOUT_VERSION, META_KEY
+from service.store.servers import ServerClient
 
-RedisClient: TypeAlias = Redis
-CLIENT_NAME = "sojourn"
-MAX_CONNECTIONS = 16
-RETRIES = 1
+RedisClient: TypeAlias = ServerClient | ClusterClient
 
 
-def connect(settings: Settings) -> RedisClient:
-    """Return a client of the server at `redis_url`; it connects when it is first used.
+def connect(settings: Settings, circuits: Circuits | None = None) -> RedisClient:
+    """Return a client of the servers at `redis_url`; it connects when it is first used.
 
     A broken connection is replaced and the call repeated once, a timeout is not repeated: every
-    call is idempotent, but a server that hangs should cost a caller one timeout only.
+    call is idempotent, but a server that hangs should cost a caller one timeout only. Clients that
+    share `circuits` share what they know of servers that are away.
     """
     if settings.redis_url is None:
         raise ValueError("redis_url is not set; start the embedded server and pass its URL")
-    client: RedisClient = Redis.from_url(
-        settings.redis_url,
-        socket_timeout=settings.redis_timeout_ms / 1000,
-        socket_connect_timeout=settings.redis_connect_timeout_ms / 1000,
-        retry=Retry(NoBackoff(), RETRIES, supported_errors=(RedisConnectionError,)),
-        max_connections=MAX_CONNECTIONS,
-        client_name=CLIENT_NAME,
-        protocol=2,
-        **_keep_alive(settings.redis_url),
-        **_credentials(settings),
-    )
-    return client
-
-
-def _credentials(settings: Settings) -> dict[str, Any]:
-    """Return who we are and whom we trust; what the URL itself says of a user wins."""
-    given: dict[str, Any] = {
-        "username": settings.redis_username,
-        "password": settings.redis_password and settings.redis_password.get_secret_value(),
-        "ssl_ca_certs": settings.redis_ca_file and str(settings.redis_ca_file),
-        "ssl_certfile": settings.redis_cert_file and str(settings.redis_cert_file),
-        "ssl_keyfile": settings.redis_key_file and str(settings.redis_key_file),
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _keep_alive(url: str) -> dict[str, Any]:
-    return {} if url.startswith("unix://") else {"socket_keepalive": True}
+    address = parse_redis_url(settings.redis_url)
+    circuits = circuits or Circuits(settings, Metrics())
+    if address.shape == "cluster":
+        return build_cluster(address, settings, circuits)
+    if address.shape == "sentinel":
+        return build_sentinel(address, settings, circuits)
+    return build_server(address, settings, circuits)
 
 
 @contextmanager
@@ -68,14 +48,18 @@ def translate_redis_errors(metrics: Metrics, operation: str) -> Iterator[None]:
     """Turn what redis raises into StoreUnavailable, with its cause, and count it."""
     try:
         yield
-    except (RedisError, OSError) as exc:
+    except (RedisError, RedisClusterException, OSError) as exc:
         raise unavailable(metrics, operation, exc) from exc
 
 
 def unavailable(metrics: Metrics, operation: str, cause: Exception) -> StoreUnavailable:
     """Count a failed call and return the error that says so."""
     metrics.redis_errors.labels(operation).inc()
-    return StoreUnavailable(f"Redis did not do {operation!r}: {type(cause).__name__}: {cause}")
+    wait_s = cause.retry_after_s if isinstance(cause, CircuitOpen) else 0
+    return StoreUnavailable(
+        f"Redis did not do {operation!r}: {type(cause).__name__}: {cause}",
+        retry_after_s=max(1, math.ceil(wait_s)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +115,7 @@ async def prepare_store(
         stored = await _stored_layout(client, expected, claim=False)
         if None in stored:
             stored = await _stored_layout(client, expected, claim=True)
-        warnings = await _durability_warnings(client) if warn else []
+        warnings = await durability_warnings(client) if warn else []
     for (name, value), found in zip(expected.items(), stored, strict=True):
         if found is None or int(found) != value:
             raise StoreMismatch(
@@ -155,26 +139,6 @@ async def _stored_layout(
     pipeline.execute_command("HMGET", META_KEY, *expected)
     stored: list[bytes | None] = (await pipeline.execute())[-1]
     return stored
-
-
-async def _durability_warnings(client: RedisClient) -> list[str]:
-    """Say what in the server's configuration may lose acknowledged events, if it may be read."""
-    wanted = ("appendonly", "maxmemory-policy")
-    found: dict[str, str] = {}
-    for name in wanted:
-        try:
-            answer = await client.config_get(name)
-        except ResponseError:
-            # Managed servers and careful ACLs refuse CONFIG; then we cannot know.
-            continue
-        found |= {_text(key): _text(value) for key, value in answer.items()}
-    warnings = []
-    if found.get("appendonly") == "no":
-        warnings.append("appendonly is no: a restart of Redis loses events, set appendonly yes")
-    policy = found.get("maxmemory-policy", "noeviction")
-    if policy != "noeviction":
-        warnings.append(f"maxmemory-policy is {policy}: a full Redis drops users, set noeviction")
-    return warnings
 
 
 def _text(value: bytes | str | None) -> str:

@@ -123,7 +123,7 @@ class ExposureStore:
                 keys.tombstone_key(partition, exposure.user_id),
             ]
         args: list[bytes | str | int | float] = [
-            _encode_answer(exposure),
+            encode_answer(exposure),
             settings.attribution_s,
             encode_exposure(exposure),
             settings.stream_max_events,
@@ -171,7 +171,7 @@ def _listed(exposure: Exposure) -> list[tuple[str, int, str, float]]:
     return [(one.item_id, one.position, one.source, one.propensity) for one in exposure.impressions]
 
 
-def _encode_answer(exposure: Exposure) -> bytes:
+def encode_answer(exposure: Exposure) -> bytes:
     """Return what attribution needs of an answer; nothing in it says whose it was."""
     document = {
         "at": exposure.timestamp_ms,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from service.batcher import Batcher
 from service.config import Settings
 from service.contract.events import EVENT_WEIGHTS, Event
+from service.deadline import Deadline
 from service.errors import ServiceError, StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
 from service.store import keys
@@ -79,11 +80,14 @@ class HistoryStore:
         """Store events; return for each, in the order given, what became of it.
 
         When this returns, a read sees them. Raises StoreUnavailable if any could not be stored;
-        others of the same call may have been, so the caller sends all of them again.
+        others of the same call may have been, so the caller sends all of them again. Raises
+        Overloaded if the request's deadline passed before the call was begun.
         """
         if not events:
             return []
-        result = await self._appends.submit(tuple(events))
+        # Begun too late it would be done for a caller who has left and sends it again.
+        deadline = Deadline.of_request(self._settings.request_deadline_ms / 1000)
+        result = await self._appends.submit(tuple(events), deadline.ends_s)
         if isinstance(result, StoreUnavailable):
             raise result
         return result
@@ -125,7 +129,7 @@ class HistoryStore:
     async def _ping_many(self, probes: list[None]) -> list[None]:
         await self._prepare()
         with translate_redis_errors(self._metrics, "ping"):
-            await self._client.ping()
+            await self._client.check()
         return probes
 
     async def _read_many(self, user_ids: list[str]) -> list[History | ServiceError]:

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from service.contract.events import Event, parse_timestamp, user_hash
 from service.store import keys
-from service.store.client import RedisClient
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
+from service.store.servers import ServerClient
 from tests.builders import event_json
 from tests.fakes import NOON_MS
 from tests.integration.collectors import (
@@ -212,7 +212,7 @@ def scrape_until(address: str, wanted: str) -> str:
 async def test_an_erasure_leaves_nothing_of_the_user_in_the_folder_or_the_log(
     valkey: EmbeddedValkey,
     history_store: HistoryStore,
-    redis_client: RedisClient,
+    redis_client: ServerClient,
     tmp_path: Path,
 ) -> None:
     """Every byte is looked at; the marks are as the store writes them."""

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +13,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from deploy.chaos.topologies import Servers
 from service.contract import bundle as contract
 from tests.builders import event_json, make_bundle
 from tests.integration.processes import (
     READY_LINE,
     ROOT,
+    TIMEOUT_S,
     log_lines,
     serving,
     start_service,
@@ -163,6 +166,7 @@ def test_the_service_becomes_ready_when_redis_comes(
         answers = [readiness_and_source(client)]
         for _ in range(2):
             with valkey_at(free_port, tmp_path):
+                until_ready(client)
                 post(client, "action-1")
                 answers.append(readiness_and_source(client))
             refused = client.post("/v1/events", json={"events": [event_json()]})
@@ -175,6 +179,14 @@ def test_the_service_becomes_ready_when_redis_comes(
     assert answers == [down, up, down, up, down]
     assert "sojourn_redis_errors_total{" in text
     assert "sojourn_unhandled_errors_total 0.0" in text
+
+
+def until_ready(client: httpx.Client) -> None:
+    """Return when the service is ready: a Redis that was away is tried again once a second."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end_s, client.get("/readyz").text
+        time.sleep(0.05)
 
 
 def readiness_and_source(client: httpx.Client) -> tuple[int, int, str, list[str]]:
@@ -262,3 +274,17 @@ def test_the_service_never_loads_torch(bundle_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_a_cluster_serves_every_user_from_every_worker(bundle_path: Path, cluster: Servers) -> None:
+    """Users are on three servers; whoever answers reads what the other worker stored."""
+    with serving(bundle_path, "--redis", cluster.url, workers=2) as (process, client):
+        client.headers.update({"connection": "close"})
+        users = [f"of-cluster-{number}" for number in range(24)]
+        for user_id in users:
+            post(client, "drama-2", user_id=user_id)
+        assert {recommended(client, user_id)[0] for user_id in users} == {"drama-1"}
+        health = client.get("/healthz").json()
+        assert (health["redis"], health["redis_breaker"]) == ("ok", "closed")
+        assert client.delete(f"/v1/users/{users[0]}").json()["events"] == 1
+        assert process.end() == 0

@@ -196,3 +196,39 @@ async def test_queue_time_compute_time_and_size_are_measured_apart() -> None:
     assert 'sojourn_batch_queue_seconds_count{queue="test"} 3.0' in text
     assert 'sojourn_batch_compute_seconds_count{queue="test"} 2.0' in text
     assert 'sojourn_batch_size_sum{queue="test"} 3.0' in text
+
+
+async def test_what_is_not_begun_in_time_is_not_begun_at_all() -> None:
+    """Its caller has left and will send it again; the queue is long enough without it."""
+    metrics = Metrics()
+    doubler = Doubler()
+    batcher = make(doubler, metrics=metrics)
+    tasks = await submit_behind(batcher, doubler, range(1, 2))
+    now_s = asyncio.get_running_loop().time()
+    late = asyncio.create_task(batcher.submit(8, start_by_s=now_s - 1))
+    early = asyncio.create_task(batcher.submit(9, start_by_s=now_s + 60))
+    await asyncio.sleep(0)
+    doubler.gate.set()
+    with pytest.raises(Overloaded, match="not begun before"):
+        await late
+    assert await early == 18
+    assert [await task for task in tasks] == [0, 2]
+    assert doubler.batches == [[0], [1, 9]]
+    assert 'sojourn_batch_dropped_total{queue="test"} 1.0' in metrics.render()[0].decode()
+
+
+async def test_a_caller_that_leaves_the_queue_is_counted_and_its_item_never_done() -> None:
+    """A request that ran into its deadline while it waited costs no inference any more."""
+    metrics = Metrics()
+    doubler = Doubler()
+    batcher = make(doubler, metrics=metrics)
+    tasks = await submit_behind(batcher, doubler, range(1, 3))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await batcher.submit(7)
+    # One that is being done already is not dropped.
+    tasks[0].cancel()
+    doubler.gate.set()
+    assert [await task for task in tasks[1:]] == [2, 4]
+    assert doubler.batches == [[0], [1, 2]]
+    assert 'sojourn_batch_dropped_total{queue="test"} 1.0' in metrics.render()[0].decode()

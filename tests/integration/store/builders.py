@@ -7,8 +7,10 @@ from typing import Any
 from service.config import Settings
 from service.contract.events import Event
 from service.metrics import Metrics
-from service.store.client import connect
+from service.store.client import RedisClient, connect
+from service.store.cluster import ClusterClient
 from service.store.history import HistoryStore
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS, FakeClock
 
 # Far more than a call takes, so that a busy machine fails no test.
@@ -35,8 +37,24 @@ def events(*numbers: int, **overrides: Any) -> list[Event]:
 async def empty(url: str) -> None:
     """Remove everything from the server at a URL."""
     client = connect(Settings(redis_url=url, redis_timeout_ms=PATIENT_MS))
-    await client.flushall()
+    await empty_at(client)
     await client.aclose()
+
+
+async def empty_at(client: RedisClient) -> None:
+    """Remove everything from the servers of a client."""
+    if isinstance(client, ClusterClient):
+        await client.check()
+        await client.driver.flushall(target_nodes=client.driver.PRIMARIES)
+    else:
+        await client.flushall()
+
+
+def connect_server(url: str) -> ServerClient:
+    """Return a client of a single server that sends any command."""
+    client = connect(Settings(redis_url=url))
+    assert isinstance(client, ServerClient)
+    return client
 
 
 @asynccontextmanager

@@ -12,17 +12,25 @@ from service.models import Announcements
 from service.store.announcements import Announced, ModelAnnouncements
 from service.store.client import RedisClient, connect
 from service.store.keys import MODEL_KEY
+from service.store.servers import ServerClient
 from tests.fakes import FakeAnnouncements
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["fake", "valkey"])
-def announcements(request: pytest.FixtureRequest) -> Announcements:
+@pytest.fixture(params=["fake", "server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return the fake and both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
+@pytest.fixture
+def announcements(request: pytest.FixtureRequest, shape: str) -> Announcements:
     """Return announcements of which there are none yet."""
-    if request.param == "fake":
+    if shape == "fake":
         return FakeAnnouncements()
-    return ModelAnnouncements(request.getfixturevalue("redis_client"), Metrics())
+    return ModelAnnouncements(request.getfixturevalue("store_client"), Metrics())
 
 
 async def test_nothing_is_announced_at_first(announcements: Announcements) -> None:
@@ -96,16 +104,19 @@ async def test_concurrent_announcements_end_in_one_whole_state(
     assert end.previous != end.active
 
 
-async def test_the_hash_has_six_fields_however_many_switches(redis_client: RedisClient) -> None:
+@pytest.mark.parametrize("shape", ["server", "cluster"])
+async def test_the_hash_has_six_fields_however_many_switches(
+    store_client: RedisClient, redis_client: ServerClient
+) -> None:
     """It has no time to live, so it must have a bound."""
-    announcements = ModelAnnouncements(redis_client, Metrics())
+    announcements = ModelAnnouncements(store_client, Metrics())
     await announcements.announce_first("a", "a", 1)
     for number in range(10):
         await announcements.announce(f"v{number}", number)
         await announcements.announce_pointer(f"p{number}", number)
         await announcements.prepare(f"n{number}", number)
     assert await redis_client.hlen(MODEL_KEY) == 6
-    assert await redis_client.keys("*") == [MODEL_KEY.encode()]
+    assert [name async for name in redis_client.scan_iter()] == [MODEL_KEY.encode()]
 
 
 async def test_a_server_that_is_away_is_said_to_be(tmp_path: Path) -> None:

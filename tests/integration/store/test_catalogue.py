@@ -10,6 +10,7 @@ from service.metrics import Metrics
 from service.store import keys
 from service.store.catalogue import CatalogueStore, Changes, ItemChange
 from service.store.client import RedisClient, connect
+from service.store.servers import ServerClient
 
 pytestmark = pytest.mark.integration
 
@@ -19,10 +20,17 @@ def change(item_id: str, *, replaces: bool = True, **fields: Any) -> ItemChange:
     return ItemChange(item_id, fields, replaces)
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-def store(redis_client: RedisClient, store_settings: Settings) -> CatalogueStore:
+def store(store_client: RedisClient, store_settings: Settings) -> CatalogueStore:
     """Return a catalogue store on an empty server."""
-    return CatalogueStore(redis_client, store_settings, Metrics())
+    return CatalogueStore(store_client, store_settings, Metrics())
 
 
 async def test_what_was_said_comes_back_with_its_types(store: CatalogueStore) -> None:
@@ -68,7 +76,7 @@ async def test_an_empty_catalogue_has_a_beginning(store: CatalogueStore) -> None
 
 
 async def test_a_reader_that_fell_behind_reads_all_again(
-    store: CatalogueStore, redis_client: RedisClient
+    store: CatalogueStore, redis_client: ServerClient
 ) -> None:
     """The log is bounded: trimmed past the reader, or lost with its server, it is not trusted."""
     await store.change([change("a", title="A")])
@@ -84,7 +92,7 @@ async def test_a_reader_that_fell_behind_reads_all_again(
 
 
 async def test_more_items_than_may_be_live_change_nothing(
-    redis_client: RedisClient, store_settings: Settings
+    redis_client: ServerClient, store_settings: Settings
 ) -> None:
     """Two of three would fit; half a call would leave the caller guessing."""
     settings = store_settings.model_copy(update={"max_live_items": 2})

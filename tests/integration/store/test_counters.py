@@ -6,16 +6,24 @@ from service.store import keys
 from service.store.client import RedisClient
 from service.store.counters import CounterStore
 from service.store.history import HistoryStore
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS, FakeClock
 from tests.integration.store.builders import event
 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-def counters(redis_client: RedisClient, store_settings: Settings) -> CounterStore:
+def counters(store_client: RedisClient, store_settings: Settings) -> CounterStore:
     """Return the counters of the store under test."""
-    return CounterStore(redis_client, store_settings, Metrics())
+    return CounterStore(store_client, store_settings, Metrics())
 
 
 async def test_weights_are_summed_over_users_of_all_partitions(
@@ -42,7 +50,7 @@ async def test_a_duplicate_and_a_dislike_do_not_make_an_item_popular(
 
 async def test_only_the_last_days_count_by_the_events_own_time(
     history_store: HistoryStore,
-    redis_client: RedisClient,
+    redis_client: ServerClient,
     counters: CounterStore,
     clock: FakeClock,
 ) -> None:
@@ -67,7 +75,7 @@ async def test_only_the_last_days_count_by_the_events_own_time(
 
 
 async def test_a_days_counters_are_bounded(
-    history_store: HistoryStore, redis_client: RedisClient, counters: CounterStore
+    history_store: HistoryStore, redis_client: ServerClient, counters: CounterStore
 ) -> None:
     """7,000 items into 5,000 places, cut above 6,250: the popular one stays."""
     await history_store.append([event(n, item_id="star") for n in range(10)])

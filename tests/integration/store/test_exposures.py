@@ -16,6 +16,7 @@ from service.store import keys
 from service.store.client import RedisClient, connect
 from service.store.exposures import ExposureStore, decode_shown
 from service.store.history import HistoryStore
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
@@ -37,12 +38,19 @@ def exposure(*item_ids: str, user_id: UserId | None = ANNA, at_ms: int = NOON_MS
     )
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
 async def store(
-    redis_client: RedisClient, store_settings: Settings
+    store_client: RedisClient, store_settings: Settings
 ) -> AsyncIterator[ExposureStore]:
     """Return an exposure store on an empty server."""
-    store = ExposureStore(redis_client, store_settings, Metrics())
+    store = ExposureStore(store_client, store_settings, Metrics())
     yield store
     await store.close()
 
@@ -74,7 +82,7 @@ async def test_what_was_shown_is_kept_in_order_and_bounded(store: ExposureStore)
 
 
 async def test_the_stream_carries_the_answer_with_its_propensities(
-    store: ExposureStore, redis_client: RedisClient
+    store: ExposureStore, redis_client: ServerClient
 ) -> None:
     """Training off-policy needs who was shown what, where, and how probable that was."""
     noted = exposure("ä", user_id=None)
@@ -98,11 +106,13 @@ async def test_a_call_that_is_sent_again_counts_once(
         await store.record(noted)
     assert len((await store.shown(ANNA)).item_hashes) == 1
     partition = keys.partition_of("anna", 16)
-    assert await redis_client.xlen(keys.stream_key(partition)) == 1
+    pipeline = redis_client.pipeline(transaction=False)
+    pipeline.execute_command("XLEN", keys.stream_key(partition))
+    assert await pipeline.execute() == [1]
 
 
 async def test_every_key_of_an_answer_ends_by_itself(
-    store: ExposureStore, redis_client: RedisClient
+    store: ExposureStore, redis_client: ServerClient
 ) -> None:
     """Redis is bounded: nothing is written without a time to live."""
     await store.record(exposure("a"))
@@ -141,7 +151,7 @@ def test_bytes_of_another_layout_are_refused() -> None:
 
 
 async def test_an_erasure_takes_what_was_shown_and_what_is_on_its_way(
-    store: ExposureStore, history_store: HistoryStore, redis_client: RedisClient
+    store: ExposureStore, history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """The fake clock stands at noon: an answer of that time is before the erasure, a later not."""
     await store.record(exposure("a"))

@@ -18,13 +18,16 @@ MAX_SEEN = 3
 Store = FakeHistory | HistoryStore
 
 
-@pytest.fixture(params=["fake", pytest.param("valkey", marks=pytest.mark.integration)])
+@pytest.fixture(
+    params=["fake"]
+    + [pytest.param(name, marks=pytest.mark.integration) for name in ("valkey", "cluster")]
+)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """Return an empty store that keeps 4 events and 3 that left."""
     if request.param == "fake":
         yield FakeHistory(max_events=MAX_EVENTS, max_seen=MAX_SEEN)
         return
-    url: str = request.getfixturevalue("valkey").url
+    url: str = request.getfixturevalue(request.param).url
     await empty(url)
     async with store_at(url, max_events=MAX_EVENTS, max_seen=MAX_SEEN) as real:
         yield real

@@ -12,7 +12,6 @@ from service.config import Settings
 from service.contract.vocabulary import item_hash
 from service.errors import StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
-from service.store.client import RedisClient
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
 from service.store.history_codec import event_hash
@@ -26,6 +25,7 @@ from service.store.keys import (
     stream_key,
 )
 from service.store.outcomes import ACCEPTED, DUPLICATE
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS
 from tests.integration.store.builders import event, events, store_at
 
@@ -35,7 +35,7 @@ PARTITION = partition_of("anna", 16)
 
 
 async def test_an_append_works_after_the_server_forgot_the_script(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """A restart or a failover empties the script cache, and several users go in one pipeline."""
     await history_store.append([event(1)])
@@ -59,7 +59,7 @@ async def test_numbers_that_look_like_an_event_id_are_not_taken_for_it(
 
 
 async def test_concurrent_appends_to_one_user_lose_nothing(
-    valkey: EmbeddedValkey, redis_client: RedisClient
+    valkey: EmbeddedValkey, redis_client: ServerClient
 ) -> None:
     """Two replicas and many requests write one history; the script makes each whole."""
     await redis_client.flushall()
@@ -71,7 +71,7 @@ async def test_concurrent_appends_to_one_user_lose_nothing(
 
 
 async def test_cancelled_reads_never_give_another_users_history(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """A cancelled call can leave its reply in the connection, for whoever comes next."""
     random_source = random.Random(11)
@@ -95,7 +95,7 @@ async def test_cancelled_reads_never_give_another_users_history(
 
 
 async def test_concurrent_reads_share_one_round_trip(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Fifty callers who ask while the queue is idle are one pipeline, fifty commands in it."""
     await history_store.ping()
@@ -107,7 +107,7 @@ async def test_concurrent_reads_share_one_round_trip(
 
 
 async def test_two_hundred_events_fit_in_8_kib(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Memory is users times this: 3 + 200 x (30 + 6 + 1) = 7,403 bytes and the key's own."""
     await history_store.append([event(n, item_id=f"{n:06}") for n in range(200)])
@@ -118,7 +118,7 @@ async def test_two_hundred_events_fit_in_8_kib(
 
 
 async def test_a_history_stays_bounded_whatever_is_sent(
-    valkey: EmbeddedValkey, redis_client: RedisClient
+    valkey: EmbeddedValkey, redis_client: ServerClient
 ) -> None:
     """1,000 events into 10 places, 20 that left (25 before they are cut) and about 100 streamed."""
     await redis_client.flushall()
@@ -134,7 +134,7 @@ async def test_a_history_stays_bounded_whatever_is_sent(
 
 
 async def test_every_key_lives_for_a_limited_time(
-    history_store: HistoryStore, redis_client: RedisClient, store_settings: Settings
+    history_store: HistoryStore, redis_client: ServerClient, store_settings: Settings
 ) -> None:
     """Whoever does not come back is forgotten; only the layout's own key stays."""
     await history_store.append(events(*range(300)))
@@ -153,7 +153,7 @@ async def test_every_key_lives_for_a_limited_time(
 
 
 async def test_the_stream_holds_each_accepted_event_once(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """It becomes training data: duplicates and losses would be learnt."""
     await history_store.append(events(2, 1))
@@ -164,7 +164,7 @@ async def test_the_stream_holds_each_accepted_event_once(
 
 
 async def test_a_store_of_other_partitions_is_refused_before_anything_is_written(
-    valkey: EmbeddedValkey, history_store: HistoryStore, redis_client: RedisClient
+    valkey: EmbeddedValkey, history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """With another number of partitions every user would look new."""
     await history_store.append([event(1)])
@@ -178,7 +178,7 @@ async def test_a_store_of_other_partitions_is_refused_before_anything_is_written
 
 
 async def test_a_users_broken_value_is_that_users_error_only(
-    history_store: HistoryStore, redis_client: RedisClient
+    history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Callers share round trips, so one user's trouble must not become everybody's."""
     await history_store.append(events(1, user_id="ben"))
@@ -198,7 +198,7 @@ async def test_a_users_broken_value_is_that_users_error_only(
 
 
 async def test_a_server_that_hangs_costs_one_timeout(
-    valkey: EmbeddedValkey, redis_client: RedisClient
+    valkey: EmbeddedValkey, redis_client: ServerClient
 ) -> None:
     """The fallback answers instead, so waiting longer has no use; then it works again."""
     await redis_client.flushall()
@@ -212,7 +212,7 @@ async def test_a_server_that_hangs_costs_one_timeout(
 
 
 async def test_failed_calls_are_counted_by_operation(
-    redis_client: RedisClient, store_settings: Settings
+    redis_client: ServerClient, store_settings: Settings
 ) -> None:
     """The first thing to look at when recommendations turn popular."""
     metrics = Metrics()

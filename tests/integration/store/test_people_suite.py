@@ -22,13 +22,16 @@ def clock() -> FakeClock:
     return FakeClock(NOON_MS + 60_000)
 
 
-@pytest.fixture(params=["fake", pytest.param("valkey", marks=pytest.mark.integration)])
+@pytest.fixture(
+    params=["fake"]
+    + [pytest.param(name, marks=pytest.mark.integration) for name in ("valkey", "cluster")]
+)
 async def store(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Store]:
     """Return an empty store that keeps 4 events, 3 that left, and nothing of 10 days ago."""
     if request.param == "fake":
         yield FakeHistory(**BOUNDS, clock=clock)
         return
-    url: str = request.getfixturevalue("valkey").url
+    url: str = request.getfixturevalue(request.param).url
     await empty(url)
     async with store_at(url, clock=clock, **BOUNDS) as real:
         yield real

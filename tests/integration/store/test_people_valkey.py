@@ -12,12 +12,13 @@ from service.contract.events import user_hash
 from service.errors import StoreMismatch, StoreUnavailable, UserChanging
 from service.metrics import Metrics
 from service.store import keys
-from service.store.client import RedisClient, Script, ScriptCall
+from service.store.client import Script, ScriptCall
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
 from service.store.outcomes import ACCEPTED
 from service.store.people import PeopleStore
+from service.store.servers import ServerClient
 from tests.fakes import NOON_MS, FakeClock
 from tests.integration.store.builders import event, events, store_at
 
@@ -37,7 +38,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(history_store: HistoryStore, redis_client: RedisClient) -> AsyncIterator[Any]:
+async def store(history_store: HistoryStore, redis_client: ServerClient) -> AsyncIterator[Any]:
     """Return a store whose server writes values out as they are, so that a search can see them."""
     await redis_client.config_set("rdbcompression", "no")
     yield history_store
@@ -49,13 +50,13 @@ def of_zoe() -> list[Any]:
     return [event(n, user_id=USER, item_id=item) for n, item in enumerate(ITEMS)]
 
 
-async def dumped(redis_client: RedisClient) -> dict[bytes, bytes]:
+async def dumped(redis_client: ServerClient) -> dict[bytes, bytes]:
     """Return every key of the server with all bytes of its value."""
     names = [name async for name in redis_client.scan_iter(count=1_000)]
     return {name: name + (await redis_client.dump(name) or b"") for name in names}
 
 
-async def stream_payloads(redis_client: RedisClient, stream: str = STREAM) -> list[Any]:
+async def stream_payloads(redis_client: ServerClient, stream: str = STREAM) -> list[Any]:
     """Return the JSON of each entry of a stream, whatever its field."""
     entries: Any = await redis_client.xrange(stream)
     return [json.loads(value) for _, fields in entries for value in fields.values()]
@@ -90,7 +91,7 @@ def neighbours(number: int) -> list[str]:
 
 
 async def test_no_byte_of_an_erased_user_is_left_on_the_server(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Names and values of all keys; items are still counted in the sums over all users."""
     others = [event(n, user_id=name) for name in neighbours(3) for n in range(100)]
@@ -112,7 +113,7 @@ async def test_no_byte_of_an_erased_user_is_left_on_the_server(
 
 
 async def test_the_stream_keeps_all_else_and_ends_with_a_mark(
-    store: HistoryStore, redis_client: RedisClient, clock: FakeClock
+    store: HistoryStore, redis_client: ServerClient, clock: FakeClock
 ) -> None:
     """Collectors go on from the id they had, and are told whose rows to drop."""
     [other] = neighbours(1)
@@ -131,7 +132,7 @@ async def test_the_stream_keeps_all_else_and_ends_with_a_mark(
 
 
 async def test_a_stream_without_the_user_is_not_written_anew(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """The price is paid only by erasures that need it; the mark is written all the same."""
     [other] = neighbours(1)
@@ -147,7 +148,7 @@ async def test_a_stream_without_the_user_is_not_written_anew(
 
 
 async def test_long_streams_are_looked_through_to_their_end(
-    valkey: EmbeddedValkey, redis_client: RedisClient, clock: FakeClock
+    valkey: EmbeddedValkey, redis_client: ServerClient, clock: FakeClock
 ) -> None:
     """2,500 entries are three pages, and every tenth is of the user."""
     await redis_client.flushall()
@@ -164,7 +165,7 @@ async def test_long_streams_are_looked_through_to_their_end(
 
 
 async def test_concurrent_appends_leave_nothing_older_than_an_erasure(
-    valkey: EmbeddedValkey, redis_client: RedisClient, clock: FakeClock
+    valkey: EmbeddedValkey, redis_client: ServerClient, clock: FakeClock
 ) -> None:
     """Two replicas post while a third erases: each event is before it and gone, or refused."""
     await redis_client.flushall()
@@ -188,7 +189,7 @@ async def test_concurrent_appends_leave_nothing_older_than_an_erasure(
 
 
 async def test_concurrent_erasures_of_one_partition_restore_nobody(
-    store: HistoryStore, redis_client: RedisClient, store_settings: Settings, clock: FakeClock
+    store: HistoryStore, redis_client: ServerClient, store_settings: Settings, clock: FakeClock
 ) -> None:
     """Each writes the stream anew, from a copy in which the others still were, in many pages."""
     names = neighbours(6)
@@ -211,7 +212,7 @@ async def test_concurrent_erasures_of_one_partition_restore_nobody(
 
 
 async def test_an_erasure_that_was_cut_short_is_completed_by_the_next(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Flagged entries and a request to rewrite are left if the process ends before it is done."""
     await store.append([event(99, user_id=neighbours(1)[0]), *of_zoe()])
@@ -225,7 +226,7 @@ async def test_an_erasure_that_was_cut_short_is_completed_by_the_next(
 
 
 async def test_a_copy_with_a_gap_is_never_put_in_the_streams_place(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """It may expire while its writer is held up, or lack its end after a failover."""
     await store.append([event(n, user_id=USER) for n in range(6)])
@@ -247,7 +248,7 @@ async def test_a_copy_with_a_gap_is_never_put_in_the_streams_place(
 
 
 async def test_a_user_can_be_erased_when_the_memory_is_full(
-    store: HistoryStore, redis_client: RedisClient, store_settings: Settings, clock: FakeClock
+    store: HistoryStore, redis_client: ServerClient, store_settings: Settings, clock: FakeClock
 ) -> None:
     """Otherwise the one call that makes room would be the one that is refused."""
     await store.append([*of_zoe(), *(event(n, user_id=neighbours(1)[0]) for n in range(9))])
@@ -264,7 +265,7 @@ async def test_a_user_can_be_erased_when_the_memory_is_full(
 
 
 async def test_every_key_of_an_erasure_lives_for_a_limited_time(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """The tombstone too: late events are refused for a month."""
     await store.append(of_zoe())
@@ -279,7 +280,7 @@ async def test_every_key_of_an_erasure_lives_for_a_limited_time(
 
 
 async def test_a_value_that_is_no_history_can_be_erased(
-    store: HistoryStore, redis_client: RedisClient
+    store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """Whatever stands under the user's key, it goes; to merge it is refused."""
     name = keys.history_key(PARTITION, USER)
@@ -293,7 +294,7 @@ async def test_a_value_that_is_no_history_can_be_erased(
 
 
 async def test_the_stream_forgets_what_is_older_than_the_retention(
-    valkey: EmbeddedValkey, redis_client: RedisClient
+    valkey: EmbeddedValkey, redis_client: ServerClient
 ) -> None:
     """Its ids are the server's time, so the clock of this test is a day past what is kept."""
     await redis_client.flushall()
@@ -308,7 +309,7 @@ async def test_the_stream_forgets_what_is_older_than_the_retention(
 
 
 async def test_a_merge_over_partitions_counts_nothing_twice(
-    store: HistoryStore, redis_client: RedisClient, store_settings: Settings
+    store: HistoryStore, redis_client: ServerClient, store_settings: Settings
 ) -> None:
     """The users' keys may be on two servers; popularity and streams stay as they were."""
     assert keys.partition_of("anna", 16) != PARTITION
@@ -324,7 +325,7 @@ async def test_a_merge_over_partitions_counts_nothing_twice(
 
 
 async def test_a_merge_loses_no_event_that_comes_meanwhile(
-    valkey: EmbeddedValkey, redis_client: RedisClient, clock: FakeClock
+    valkey: EmbeddedValkey, redis_client: ServerClient, clock: FakeClock
 ) -> None:
     """Each event of the first user was given to the second one, or refused; none is lost."""
     await redis_client.flushall()
@@ -344,7 +345,7 @@ async def test_a_merge_loses_no_event_that_comes_meanwhile(
 
 
 async def test_a_user_who_never_stands_still_is_not_erased_by_a_merge(
-    store: HistoryStore, redis_client: RedisClient, store_settings: Settings, clock: FakeClock
+    store: HistoryStore, redis_client: ServerClient, store_settings: Settings, clock: FakeClock
 ) -> None:
     """The caller is told to come again, and both users have everything."""
     await store.append(of_zoe())

@@ -5,16 +5,24 @@ import pytest
 from service.metrics import Metrics
 from service.store.client import RedisClient
 from service.store.keys import SERVING_KEY, SERVING_TTL_S
+from service.store.servers import ServerClient
 from service.store.serving_reports import ServingReport, ServingReports
 from tests.fakes import NOON_MS
 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-def reports(redis_client: RedisClient) -> ServingReports:
+def reports(store_client: RedisClient) -> ServingReports:
     """Return reports of nobody yet."""
-    return ServingReports(redis_client, Metrics())
+    return ServingReports(store_client, Metrics())
 
 
 async def test_a_report_takes_the_place_of_the_process_s_last_one(reports: ServingReports) -> None:
@@ -27,7 +35,7 @@ async def test_a_report_takes_the_place_of_the_process_s_last_one(reports: Servi
 
 
 async def test_a_process_that_is_silent_is_forgotten(
-    reports: ServingReports, redis_client: RedisClient
+    reports: ServingReports, redis_client: ServerClient
 ) -> None:
     """A killed one cannot say goodbye; the key goes with the last process."""
     late_ms = NOON_MS + SERVING_TTL_S * 1_000

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.config import Settings
 from service.errors import StoreMismatch, StoreUnavailable
@@ -11,22 +12,32 @@ from service.metrics import Metrics
 from service.store import keys
 from service.store.client import RedisClient, connect
 from service.store.history import HistoryStore
+from service.store.servers import ServerClient
 from service.store.stream import START, EventStreams, StreamId
 from tests.integration.store.builders import event, events, store_at
 
 pytestmark = pytest.mark.integration
 
 ALL = range(16)
+# What a Cluster's client asks beside, to find the nodes and follow slots that move.
+CLUSTER_COMMANDS = "COMMAND CLUSTER|SLOTS ASKING"
 REDIS_PAGE = Path(__file__).parents[3] / "docs" / "redis.md"
 COLLECTOR_COMMANDS = (
     "HMGET EXISTS XINFO|STREAM XRANGE EVAL EVALSHA PING CLIENT|SETNAME CLIENT|SETINFO"
 )
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-def streams(redis_client: RedisClient) -> EventStreams:
+def streams(store_client: RedisClient) -> EventStreams:
     """Return the streams of the server."""
-    return EventStreams(redis_client, Metrics())
+    return EventStreams(store_client, Metrics())
 
 
 async def test_a_store_that_was_never_written_to_has_no_partitions(streams: EventStreams) -> None:
@@ -66,7 +77,7 @@ async def test_pages_follow_one_another_without_a_gap_or_a_repeat(
 
 
 async def test_a_page_says_what_was_removed(
-    redis_client: RedisClient, history_store: HistoryStore, streams: EventStreams
+    redis_client: ServerClient, history_store: HistoryStore, streams: EventStreams
 ) -> None:
     """30 were added and 20 trimmed: the oldest that is left is the 21st."""
     await history_store.append(events(*range(30)))
@@ -79,7 +90,7 @@ async def test_a_page_says_what_was_removed(
     assert list(page.entries) == list(whole.entries[20:])
 
 
-async def test_another_layout_is_refused(redis_client: RedisClient, streams: EventStreams) -> None:
+async def test_another_layout_is_refused(redis_client: ServerClient, streams: EventStreams) -> None:
     """Its entries might mean something else."""
     await redis_client.hset(keys.META_KEY, mapping={"layout": 99, "num_partitions": 16})
     with pytest.raises(StoreMismatch, match="layout is 99"):
@@ -87,7 +98,7 @@ async def test_another_layout_is_refused(redis_client: RedisClient, streams: Eve
 
 
 async def test_a_key_that_is_no_stream_is_an_error_of_the_store(
-    redis_client: RedisClient, streams: EventStreams
+    redis_client: ServerClient, streams: EventStreams
 ) -> None:
     """Never an empty page, which would look like nothing to do."""
     await redis_client.set(keys.stream_key(0), "text")
@@ -96,19 +107,25 @@ async def test_a_key_that_is_no_stream_is_an_error_of_the_store(
 
 
 async def test_a_user_with_the_documented_rights_may_collect(
-    redis_client: RedisClient, history_store: HistoryStore, store_settings: Settings
+    shape: str, store_client: RedisClient, history_store: HistoryStore, store_settings: Settings
 ) -> None:
     """None of the commands writes, so a collector's password can spoil nothing."""
     await history_store.append([event(1)])
-    rights = ["~{p*", "~sojourn:*", *(f"+{command}" for command in COLLECTOR_COMMANDS.split())]
-    await redis_client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">word", *rights)  # type: ignore[no-untyped-call]  # as published
-    url = f"{store_settings.redis_url}?username=reader&password=word"
-    async with contextlib.aclosing(connect(Settings(redis_url=url))) as client:
+    more = CLUSTER_COMMANDS.split() if shape == "cluster" else []
+    rights = [f"+{command}" for command in COLLECTOR_COMMANDS.split() + more]
+    user = ("ACL", "SETUSER", "reader", "reset", "on", ">word", "~{p*", "~sojourn:*", *rights)
+    assert {*(await store_client.ask_every(*user)).values()} <= {b"OK", True}
+    settings = store_settings.model_copy(
+        update={"redis_username": "reader", "redis_password": SecretStr("word")}
+    )
+    async with contextlib.aclosing(connect(settings)) as client:
         streams = EventStreams(client, Metrics())
         pages = await streams.read(dict.fromkeys(ALL, START), 10)
         assert await streams.num_partitions() == 16
     assert sum(len(page.entries) for page in pages.values()) == 1
-    assert f"`{COLLECTOR_COMMANDS}`" in REDIS_PAGE.read_text("utf-8")
+    page = REDIS_PAGE.read_text("utf-8")
+    assert f"`{COLLECTOR_COMMANDS}`" in page
+    assert f"`{CLUSTER_COMMANDS}`" in page
 
 
 def test_ids_are_compared_as_numbers() -> None:

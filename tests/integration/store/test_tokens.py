@@ -15,6 +15,7 @@ from service.security.keys import new_key_text
 from service.security.limits import LocalTokens
 from service.store.client import RedisClient
 from service.store.keys import token_key
+from service.store.servers import ServerClient
 from service.store.tokens import Bucket, TokenStore
 from tests.clients import client_of
 from tests.fake_stores import fake_stores
@@ -29,15 +30,22 @@ BUCKET = Bucket("key", "0123456789ab", rate_per_s=1 / 86_400, burst=3)
 DAY_US = 86_400_000_000
 
 
+@pytest.fixture(params=["server", "cluster"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Return both shapes that the store must work on."""
+    shape: str = request.param
+    return shape
+
+
 @pytest.fixture
-async def tokens(redis_client: RedisClient, store_settings: Settings) -> AsyncIterator[TokenStore]:
+async def tokens(store_client: RedisClient, store_settings: Settings) -> AsyncIterator[TokenStore]:
     """Return the buckets of an empty server."""
-    store = TokenStore(redis_client, store_settings, Metrics())
+    store = TokenStore(store_client, store_settings, Metrics())
     yield store
     await store.close()
 
 
-async def server_time_us(client: RedisClient) -> int:
+async def server_time_us(client: ServerClient) -> int:
     """Return the server's time."""
     seconds, us = await client.time()
     return int(seconds) * 1_000_000 + int(us)
@@ -65,7 +73,7 @@ async def test_the_server_and_the_process_keep_one_rule(tokens: TokenStore) -> N
 
 
 async def test_a_bucket_gains_a_token_in_each_interval(
-    tokens: TokenStore, redis_client: RedisClient
+    tokens: TokenStore, redis_client: ServerClient
 ) -> None:
     """As if it had been emptied an interval and a half ago: one token is back, two are not."""
     key = token_key(BUCKET.kind, BUCKET.subject)
@@ -75,7 +83,7 @@ async def test_a_bucket_gains_a_token_in_each_interval(
 
 
 async def test_a_bucket_lives_until_it_is_full(
-    tokens: TokenStore, redis_client: RedisClient
+    tokens: TokenStore, redis_client: ServerClient
 ) -> None:
     """A full one says no more than none, so no key stays behind."""
     await tokens.take(BUCKET)
@@ -85,7 +93,7 @@ async def test_a_bucket_lives_until_it_is_full(
 
 @pytest.mark.parametrize("value", ["nonsense", "9" * 18, "-5"])
 async def test_a_value_that_cannot_be_is_bounded(
-    tokens: TokenStore, redis_client: RedisClient, value: str
+    tokens: TokenStore, redis_client: ServerClient, value: str
 ) -> None:
     """A clock that was ahead, or other settings, must not lock a key out for longer than empty."""
     await redis_client.set(token_key(BUCKET.kind, BUCKET.subject), value)
@@ -93,7 +101,7 @@ async def test_a_value_that_cannot_be_is_bounded(
 
 
 async def test_a_key_of_another_type_is_an_error_of_its_own_call_only(
-    tokens: TokenStore, redis_client: RedisClient
+    tokens: TokenStore, redis_client: ServerClient
 ) -> None:
     """Others share the round trip and must not meet it."""
     await redis_client.rpush(token_key(BUCKET.kind, BUCKET.subject), "x")
@@ -103,7 +111,7 @@ async def test_a_key_of_another_type_is_an_error_of_its_own_call_only(
 
 
 async def test_two_replicas_share_what_a_key_may_spend(
-    redis_client: RedisClient, store_settings: Settings, bundle: LoadedBundle, tmp_path: Path
+    redis_client: ServerClient, store_settings: Settings, bundle: LoadedBundle, tmp_path: Path
 ) -> None:
     """Five at once in all, wherever they arrive; and wrong keys are counted together too."""
     path = tmp_path / "keys.json"
@@ -135,8 +143,10 @@ async def test_two_replicas_share_what_a_key_may_spend(
     assert [answer.status_code for answer in guesses] == [401] * 4 + [429] * 2
 
 
+# Counted by one server: on a Cluster the calls would be on whichever node has the key.
+@pytest.mark.parametrize("shape", ["server"])
 async def test_no_limit_costs_no_round_trip(
-    redis_client: RedisClient, store_settings: Settings, bundle: LoadedBundle, tmp_path: Path
+    redis_client: ServerClient, store_settings: Settings, bundle: LoadedBundle, tmp_path: Path
 ) -> None:
     """Off by default: a right key alone never asks Redis; with a limit it asks once."""
     path = tmp_path / "keys.json"
