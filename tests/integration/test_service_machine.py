@@ -55,6 +55,7 @@ class ServiceMachine(RuleBasedStateMachine):
             item_id: set(ITEM_FACTS.get(item_id, {}).get("categories", ())) for item_id in ITEM_ROWS
         }
         self.hidden: set[str] = set()
+        self.deleted: set[str] = set()
         self.number = 0
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
@@ -132,6 +133,7 @@ class ServiceMachine(RuleBasedStateMachine):
         assert set(shown["categories"]) == categories
         self.categories[item_id] = categories
         self.hidden.discard(item_id)
+        self.deleted.discard(item_id)
 
     @rule(item_id=ITEMS, available=st.booleans())
     def flip(self, item_id: str, available: bool) -> None:
@@ -141,12 +143,15 @@ class ServiceMachine(RuleBasedStateMachine):
         if item_id not in self.categories:
             self.categories[item_id] = set(ITEM_FACTS.get(item_id, {}).get("categories", ()))
         (self.hidden.discard if available else self.hidden.add)(item_id)
+        self.deleted.discard(item_id)
 
     @rule(item_id=ITEMS)
     def delete(self, item_id: str) -> None:
         """Let an item be no more."""
         is_there = item_id in self.categories
         self.ask("DELETE", f"/v1/items/{item_id}", status=204 if is_there else 404)
+        if is_there:
+            self.deleted.add(item_id)
         self.categories.pop(item_id, None)
         self.hidden.discard(item_id)
 
@@ -194,7 +199,8 @@ class ServiceMachine(RuleBasedStateMachine):
         body = {"user_id": user_id, "k": k, "candidates": sorted(candidates)}
         answer = self.ask("POST", "/v1/recommendations", body).json()
         known = self.may_be_shown(set(), None) & candidates
-        strangers = candidates - self.categories.keys()
+        # What was deleted is no stranger: it is shown to nobody.
+        strangers = candidates - self.categories.keys() - self.deleted
         shown = self.check_list(answer, user_id, known | strangers, k)
         assert len(shown) >= min(k, len(known))
 
