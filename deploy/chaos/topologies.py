@@ -208,7 +208,7 @@ def _is_whole(node: Node) -> bool:
     slots = cast("list[list[object]]", node.ask("CLUSTER", "SLOTS"))
     is_ok = _info(node, "CLUSTER", "INFO")["cluster_state"] == "ok"
     # First slot, last slot, the primary, its replica.
-    return is_ok and len(slots) == NUM_PRIMARIES and all(len(row) == 4 for row in slots)  # noqa: PLR2004
+    return is_ok and len(slots) == NUM_PRIMARIES and all(len(row) == 4 for row in slots)  # noqa: PLR2004  # a range's two ends, primary, replica
 
 
 def _is_copied(replicas: Sequence[Node]) -> bool:
