@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from service.bundle_loader import LoadedBundle
@@ -81,6 +82,7 @@ class Answers:
         self._metrics = metrics
         self._clock = clock
         self._new_id = new_id
+        self._count_source = lru_cache(metrics.recommendations.labels)
         self._log = get_logger(__name__)
 
     async def answer(
@@ -205,7 +207,7 @@ class Answers:
 
     def _count(self, answer: Recommendation) -> None:
         source = answer.source or "none"
-        self._metrics.recommendations.labels(source).inc()
+        self._count_source(source).inc()
         # A new item that the model placed by its categories is no candidate that nobody knows.
         is_placed = source == "new" and answer.items[0].item_id not in answer.unknown_candidates
         if not is_placed and source not in ("model", "explore"):

@@ -97,6 +97,8 @@ class Batcher(Generic[Item, Result]):
         try:
             while self._pending:
                 await self._run(self._take())
+                # `compute` may not have waited for anything: others get their turn.
+                await asyncio.sleep(0)
         finally:
             self._worker = None
             self._fail([*self._pending.values()], NotReady(f"{self._name}: stopped"))

@@ -14,6 +14,9 @@ from service.recommendation import ALL_TYPES, NO_TYPES, RecommendationQuery
 from service.retrieval import Candidates, known_indices, retrieve
 from service.store.history import History
 
+# A stored history may hold any byte as the code of a type that another version knows.
+NUM_CODES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -91,12 +94,14 @@ def seen_by(
     types = query.exclude_seen
     if types is None:
         types = ALL_TYPES if bundle.manifest.exclude_seen == "all" else NO_TYPES
-    codes = [EVENT_TYPE_CODES[name] for name in types]
-    counts = np.isin(past.event_types, codes)
+    counts_code = np.zeros(NUM_CODES, np.bool_)
+    counts_code[[EVENT_TYPE_CODES[name] for name in types]] = True
+    counts = counts_code[past.event_types]
+    indices = items[counts & (items > 0)]
     left = np.zeros(0, np.uint64)
-    if stored is not None:
-        left = stored.seen_hashes[np.isin(stored.seen_types, codes)]
-    indices = np.concatenate([items[counts & (items > 0)], bundle.hash_index.indices(left)])
+    if stored is not None and len(stored.seen_hashes):
+        left = stored.seen_hashes[counts_code[stored.seen_types]]
+        indices = np.concatenate([indices, bundle.hash_index.indices(left)])
     if query.candidates is None:
         # Only a list of candidates can hold unknown ids, so only then are hashes looked at.
         return Seen(indices, frozenset())

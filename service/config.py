@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     model_poll_ms: int = Field(default=250, ge=10, le=60_000)
     watch_bundles: bool = True
     max_pending: int = Field(default=1_024, ge=1)
-    max_batch: int = Field(default=64, ge=1)
+    max_batch: int = Field(default=16, ge=1)
     onnx_threads: int = Field(default=1, ge=1, le=64)
     default_tz_offset_min: int = Field(default=0, ge=-18 * 60, le=18 * 60)
     shutdown_grace_s: float = Field(default=10.0, ge=0)

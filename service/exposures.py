@@ -6,6 +6,8 @@ Neither holds a request up, and neither fails one: what cannot be noted is count
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import Context
+from functools import lru_cache
 from typing import Any, Protocol
 
 from service.contract.events import Event, UserId
@@ -18,13 +20,16 @@ from service.store.exposures import Shown
 # Labels have few values: the first places one by one, those below in two groups.
 SINGLE_POSITIONS = 3
 FIRST_PAGE = 10
+# Answers that are noted in one round trip.
+MAX_BATCH = 256
+MAX_LABELS = 4_096
 
 
 class ExposureRecords(Protocol):
     """Keeps exposures; every call raises StoreUnavailable."""
 
-    async def record(self, exposure: Exposure) -> None:
-        """Note what one answer showed."""
+    async def record(self, exposures: Sequence[Exposure]) -> Sequence[ServiceError | None]:
+        """Note what answers showed; return what each one failed with, if it did."""
         ...
 
     async def find(self, recommendation_ids: Sequence[str]) -> Mapping[str, Exposure]:
@@ -47,6 +52,12 @@ class Exposures:
         self._max_pending = max_pending
         self._is_on = is_on
         self._tasks: set[asyncio.Task[None]] = set()
+        # Answers that wait to be noted, how many are being noted, and whether a task does so.
+        self._waiting: list[Exposure] = []
+        self._num_recording = 0
+        self._is_recording = False
+        # Looked up for every place of every answer; the search in the metric costs more.
+        self._impressions = lru_cache(MAX_LABELS)(metrics.impressions.labels)
         self._log = get_logger(__name__)
 
     async def shown(self, user_id: UserId) -> Shown:
@@ -57,16 +68,26 @@ class Exposures:
         """Count an answer's impressions, and note the answer without waiting for it."""
         places = Counter((one.source, position_label(one.position)) for one in exposure.impressions)
         for (source, position), number in places.items():
-            labels = (source, position, exposure.model_version)
-            self._metrics.impressions.labels(*labels).inc(number)
-        if self._is_on and exposure.impressions:
-            self._start(self._record(exposure))
+            self._impressions(source, position, exposure.model_version).inc(number)
+        if not self._is_on or not exposure.impressions:
+            return
+        if len(self._waiting) + self._num_recording >= self._max_pending:
+            self._metrics.exposures.labels("dropped").inc()
+            return
+        self._waiting.append(exposure)
+        if not self._is_recording:
+            self._is_recording = True
+            self._start(self._record())
 
     def attribute(self, events: Sequence[Event]) -> None:
         """Count stored events by the answer that led to them, without waiting for it."""
         led = [event for event in events if event.recommendation_id is not None]
-        if led and self._is_on:
-            self._start(self._attribute(led))
+        if not led or not self._is_on:
+            return
+        if len(self._tasks) >= self._max_pending:
+            self._metrics.exposures.labels("dropped").inc()
+            return
+        self._start(self._attribute(led))
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Let what has begun end; what outlasts the grace is dropped."""
@@ -77,22 +98,31 @@ class Exposures:
             task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        if len(self._tasks) >= self._max_pending:
-            work.close()
-            self._metrics.exposures.labels("dropped").inc()
-            return
-        task = asyncio.get_running_loop().create_task(work)
+        # A context of its own: what is noted belongs to many requests, not to the first one.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _record(self, exposure: Exposure) -> None:
+    async def _record(self) -> None:
+        """Note what waits; what comes meanwhile goes together next."""
         try:
-            await self._records.record(exposure)
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                self._num_recording = len(batch)
+                errors = await self._recorded(batch)
+                for error in filter(None, errors):
+                    self._log.warning("exposure not noted", error=str(error))
+                num_lost = sum(error is not None for error in errors)
+                self._metrics.exposures.labels("dropped").inc(num_lost)
+                self._metrics.exposures.labels("noted").inc(len(batch) - num_lost)
+        finally:
+            self._is_recording, self._num_recording = False, 0
+
+    async def _recorded(self, batch: Sequence[Exposure]) -> Sequence[ServiceError | None]:
+        try:
+            return await self._records.record(batch)
         except ServiceError as exc:
-            self._log.warning("exposure not noted", error=str(exc))
-            self._metrics.exposures.labels("dropped").inc()
-        else:
-            self._metrics.exposures.labels("noted").inc()
+            return [exc] * len(batch)
 
     async def _attribute(self, events: Sequence[Event]) -> None:
         try:

@@ -1,7 +1,8 @@
 """Listing: from what was ranked to what is shown, place by place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,7 @@ POOL_PER_PLACE = 5
 MIN_POOL, MAX_POOL = 100, 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One place of a list: what has it, and how probable that was, given the places before it."""
 
     pick: Pick

@@ -65,6 +65,11 @@ class Ranker:
             self._onnx_session, self._item_matrix, self._spec, added, self._mapped_lengths()
         )
 
+    @property
+    def num_rows(self) -> int:
+        """Return how many vectors there are, padding and added ones included."""
+        return len(self._item_matrix) + len(self._added)
+
     def vectors(self, indices: Int64s) -> Float32s:
         """Return item vectors, (len(indices), dim)."""
         num_mapped = len(self._item_matrix)
@@ -91,23 +96,36 @@ class Ranker:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
         """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.
 
-        Raises ContractError if the encoder gives anything that is not a finite number.
+        Their windows are of one length. Raises ContractError if the encoder gives anything that is
+        not a finite number.
         """
         arrays = {
-            name: np.stack([request.arrays[name] for request in requests])
-            for name in {*self._spec.inputs, "items"}
+            name: np.stack([request.arrays[name] for request in requests]) for name in self.inputs
         }
+        return self.score_rows(arrays, [request.indices for request in requests])
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Return the names of the arrays that scoring takes."""
+        return frozenset({*self._spec.inputs, "items"})
+
+    def score_rows(self, arrays: Arrays, wanted: Sequence[Int64s | None]) -> list[Float32s]:
+        """Return the scores of each row of a batch as `score` does; `wanted` as its `indices`.
+
+        Windows may be shorter than the bundle's: padding changes no score, and costs as much as
+        events do.
+        """
         query, copy_weights = self.encode(arrays)
-        whole = [row for row, request in enumerate(requests) if request.indices is None]
+        whole = [row for row, indices in enumerate(wanted) if indices is None]
         catalogue = dict(zip(whole, self._products(query[whole]), strict=True))
         scores = []
-        for row, request in enumerate(requests):
+        for row, indices in enumerate(wanted):
             bonus = self._copy_bonus(arrays["items"][row], copy_weights, row)
-            if request.indices is None:
+            if indices is None:
                 scores.append(_without_padding(catalogue[row] + bonus))
             else:
-                gathered = self.vectors(request.indices) @ query[row]
-                scores.append(gathered + (bonus[request.indices] if bonus.ndim else bonus))
+                gathered = self.vectors(indices) @ query[row]
+                scores.append(gathered + (bonus[indices] if bonus.ndim else bonus))
         return scores
 
     def score_batch(self, arrays: Arrays) -> Float32s:
@@ -143,8 +161,7 @@ class Ranker:
         """Return what an item's own past adds to its score: (num_items + 1,), or () for nothing."""
         if copy_weights is None:
             return np.zeros((), np.float32)
-        num_rows = len(self._item_matrix) + len(self._added)
-        summed = np.bincount(items, weights=copy_weights[row], minlength=num_rows)
+        summed = np.bincount(items, weights=copy_weights[row], minlength=self.num_rows)
         return summed.astype(np.float32)
 
 

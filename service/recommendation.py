@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.arrangement import PLAIN, Arrangement
 from service.blend import PLAIN as PLAIN_BLEND
@@ -83,8 +84,7 @@ class PageQuery:
     user_id: UserId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecommendedItem:
+class RecommendedItem(NamedTuple):
     """One item of an answer; `rank` orders it, scores compare only within source "model"."""
 
     item_id: str

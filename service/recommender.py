@@ -17,7 +17,6 @@ from service.contract.features import (
     Int64s,
     Past,
     RequestPoint,
-    encode_window,
 )
 from service.deadline import Deadline
 from service.errors import ServiceError, StoreUnavailable
@@ -171,8 +170,8 @@ class Recommender:
         # Places times pool: a long list takes tens of milliseconds, in which others would wait.
         is_long = not wanted.wants_nothing and room * len(picks) > MAX_ON_LOOP
         listed = await asyncio.to_thread(arranged) if is_long else arranged()
-        missing = np.setdiff1d(case.choice.included, [one.pick.index for one in listed])
-        if not len(missing):
+        there = {one.pick.index for one in listed}
+        if there.issuperset(case.choice.included.tolist()):
             return listed
         candidates = Candidates(case.choice.included, is_catalogue=False)
         included = await self._picks(case, candidates, len(case.choice.included), degraded)
@@ -227,7 +226,8 @@ class Recommender:
         bundle = model.bundle
         kept: Past = EMPTY_PAST if stored is None else stored
         now_ms = self._clock() if query.now_ms is None else query.now_ms
-        past = merge_pasts(kept, past_of_events((*query.events, *likes_at(query, now_ms))))
+        sent = (*query.events, *likes_at(query, now_ms))
+        past = merge_pasts(kept, past_of_events(sent)) if sent else kept
         items = bundle.vocabulary.indices(past.item_ids)
         asked = self._asked(query, past, now_ms)
         choice = choose(bundle, query, seen_by(bundle, query, past, items, stored), asked)
@@ -261,7 +261,8 @@ class Recommender:
             bundle, case.past, case.items, case.examples, case.asked.time_ms
         )
         # The encoder knows the bundle's own items; later ones are no rows of its table.
-        items = np.where(items <= bundle.num_trained, items, 0)
+        if bundle.num_trained < len(bundle.vocabulary):
+            items = np.where(items <= bundle.num_trained, items, 0)
         if not items.any() or not len(candidates.indices):
             return []
         features = bundle.manifest.features
@@ -269,9 +270,8 @@ class Recommender:
         point = replace(case.point, time_ms=time_ms)
         window = build_window(past, items, bundle.type_indices)
         try:
-            arrays = encode_window(window, point, features.window_len)
             async with case.deadline.whole():
-                job = RankJob(arrays, candidates, depth, bundle.ranker)
+                job = RankJob(window, point, candidates, depth, bundle.ranker)
                 return await case.model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=_said(exc))

@@ -10,24 +10,28 @@ from typing import Protocol
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
-from service.contract.features import Arrays
+from service.contract.errors import ContractError
+from service.contract.features import RequestPoint, Window, encode_windows
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
 from service.ordering import top_k
-from service.ranker import Ranker, ScoreRequest
+from service.ranker import Ranker
 from service.retrieval import Candidates
 
 Ranked = list[Pick]
+# Catalogues up to this many items are ranked on the event loop, in about a millisecond a request.
+MAX_ROWS_ON_LOOP = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What the ranking thread needs: encoder arrays, candidates, how many to return, and by whom.
+    """What a ranking needs: window, time and place, candidates, how many to return, and by whom.
 
     The ranker is the one of the request's view: items may be put while the job waits.
     """
 
-    arrays: Arrays
+    window: Window
+    point: RequestPoint
     candidates: Candidates
     k: int
     ranker: Ranker
@@ -143,31 +147,52 @@ async def _retire(tenure: _Tenure) -> None:
 def open_model(
     bundle: LoadedBundle, live: LivePopularity, settings: Settings, metrics: Metrics
 ) -> tuple[ServingModel, AsyncExitStack]:
-    """Return a model that ranks in batches on a thread of its own, and what ends both."""
+    """Return a model that ranks in batches, and what ends it."""
     resources = AsyncExitStack()
-    thread = RankingThread()
-    resources.push_async_callback(thread.close)
-    ranking: Batcher[RankJob, Ranked] = Batcher(
+    rankings = Rankings(bundle.manifest.features.window_len)
+    resources.push_async_callback(rankings.close)
+    batcher: Batcher[RankJob, Ranked | ContractError] = Batcher(
         "ranker",
-        thread.rank,
+        rankings.rank,
         max_batch=settings.max_batch,
         max_pending=settings.max_pending,
         metrics=metrics,
     )
-    resources.push_async_callback(ranking.close)
-    return ServingModel(bundle, ranking, live), resources
+    resources.push_async_callback(batcher.close)
+    return ServingModel(bundle, BatchedRanking(batcher), live), resources
 
 
-class RankingThread:
-    """Ranks batches of jobs on one thread of its own, so that the event loop never waits."""
+class BatchedRanking:
+    """A ranking whose jobs wait for each other; what fails one job fails no other."""
 
-    def __init__(self) -> None:
+    def __init__(self, batcher: Batcher[RankJob, Ranked | ContractError]) -> None:
+        self._batcher = batcher
+
+    async def submit(self, item: RankJob) -> Ranked:
+        """Return the best k of the job; raises ContractError, Overloaded or NotReady."""
+        result = await self._batcher.submit(item)
+        if isinstance(result, ContractError):
+            raise result
+        return result
+
+
+class Rankings:
+    """Ranks batches of jobs: on the event loop where that is short, else on a thread of its own.
+
+    A hop to a thread and back costs more than ranking a small catalogue does, and the two would
+    take the interpreter from each other; a large catalogue would keep other requests waiting.
+    """
+
+    def __init__(self, window_len: int) -> None:
+        self._window_len = window_len
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranker")
 
-    async def rank(self, jobs: list[RankJob]) -> list[Ranked]:
-        """Return each job's best k by the model."""
+    async def rank(self, jobs: list[RankJob]) -> list[Ranked | ContractError]:
+        """Return each job's best k by the model, or why there are none."""
+        if max(job.ranker.num_rows for job in jobs) <= MAX_ROWS_ON_LOOP:
+            return rank_jobs(jobs, self._window_len)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, rank_jobs, jobs)
+        return await loop.run_in_executor(self._executor, rank_jobs, jobs, self._window_len)
 
     async def close(self) -> None:
         """Let a running batch finish and end the thread."""
@@ -175,25 +200,39 @@ class RankingThread:
         await asyncio.to_thread(self._executor.shutdown)
 
 
-def rank_jobs(jobs: Sequence[RankJob]) -> list[Ranked]:
+def rank_jobs(jobs: Sequence[RankJob], window_len: int) -> list[Ranked | ContractError]:
     """Score jobs, those of one ranker in one batch, and cut each to its k."""
     places: dict[Ranker, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(job.ranker, []).append(place)
-    ranked: list[Ranked] = [[] for _ in jobs]
+    ranked: list[Ranked | ContractError] = [[] for _ in jobs]
     for ranker, own in places.items():
-        for place, picks in zip(own, _rank_batch(ranker, [jobs[at] for at in own]), strict=True):
-            ranked[place] = picks
+        results = _rank_apart(ranker, [jobs[at] for at in own], window_len)
+        for place, result in zip(own, results, strict=True):
+            ranked[place] = result
     return ranked
 
 
-def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:
-    requests = [
-        ScoreRequest(job.arrays, None if job.candidates.is_catalogue else job.candidates.indices)
-        for job in jobs
-    ]
+def _rank_apart(
+    ranker: Ranker, jobs: Sequence[RankJob], window_len: int
+) -> list[Ranked | ContractError]:
+    """Rank a batch; if that fails, each job by itself, so that only the wrong ones fail."""
+    try:
+        return list(_rank_batch(ranker, jobs, window_len))
+    except ContractError as exc:
+        if len(jobs) == 1:
+            return [exc]
+    return [result for job in jobs for result in _rank_apart(ranker, [job], window_len)]
+
+
+def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> list[Ranked]:
+    windows = [job.window for job in jobs]
+    # No longer than needed: every position costs as much, padding too.
+    length = min(window_len, max(1, *(len(window) for window in windows)))
+    arrays = encode_windows(windows, [job.point for job in jobs], length, ranker.inputs)
+    wanted = [None if job.candidates.is_catalogue else job.candidates.indices for job in jobs]
     ranked = []
-    for job, scores in zip(jobs, ranker.score(requests), strict=True):
+    for job, scores in zip(jobs, ranker.score_rows(arrays, wanted), strict=True):
         indices = job.candidates.indices
         own = scores[indices] if job.candidates.is_catalogue else scores
         best, best_scores = top_k(indices, own, job.k)

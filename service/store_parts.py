@@ -84,13 +84,10 @@ def open_stores(
     if history is None:
         history = own_history = HistoryStore(client, settings, metrics, clock)
         stack.push_async_callback(own_history.close)
-    if exposures is None:
-        exposures = own_exposures = ExposureStore(client, settings, metrics)
-        stack.push_async_callback(own_exposures.close)
     return Stores(
         history=history,
         counters=given.counters or CounterStore(client, settings, metrics),
-        exposures=exposures,
+        exposures=exposures or ExposureStore(client, settings, metrics),
         lists=given.lists or ListStore(client, settings, metrics),
         items=given.items or CatalogueStore(client, settings, metrics),
     )

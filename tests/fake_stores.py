@@ -8,7 +8,7 @@ import numpy as np
 
 from service.contract.exposures import Exposure
 from service.contract.vocabulary import item_hash
-from service.errors import StoreUnavailable
+from service.errors import ServiceError, StoreUnavailable
 from service.store.catalogue import Changes, ItemChange
 from service.store.exposures import Shown
 from service.store.lists import RankedItems
@@ -23,11 +23,12 @@ class FakeExposures:
         self.noted: list[Exposure] = []
         self._arrived = asyncio.Event()
 
-    async def record(self, exposure: Exposure) -> None:
-        """Note an answer."""
+    async def record(self, exposures: Sequence[Exposure]) -> list[ServiceError | None]:
+        """Note answers."""
         self._check()
-        self.noted.append(exposure)
+        self.noted += exposures
         self._arrived.set()
+        return [None] * len(exposures)
 
     async def first(self) -> Exposure:
         """Wait for the first answer to be noted: that happens behind the answer."""

@@ -1,11 +1,18 @@
 """The answers of the recommendation calls."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import ConfigDict, Field
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from service.api.event_schemas import Strict
 from service.api.list_schemas import cursor_text
 from service.contract.exposures import Source
 from service.recommendation import Recommendation, RecommendedItem
+
+JSON = "application/json"
 
 
 class RecommendedItemBody(Strict):
@@ -27,19 +34,6 @@ class RecommendedItemBody(Strict):
     parts: dict[str, float] | None = Field(
         None, description="With `explain`: what each term of the blend added to the score"
     )
-
-    @classmethod
-    def of(cls, item: RecommendedItem, *, explores: bool = False) -> "RecommendedItemBody":
-        """Return the body of an item."""
-        return cls.model_construct(
-            item_id=item.item_id,
-            score=item.score,
-            rank=item.rank,
-            source=item.source,
-            title=item.title,
-            propensity=item.propensity if explores else None,
-            parts=None if item.parts is None else dict(item.parts),
-        )
 
 
 class SimilarResponse(Strict):
@@ -97,15 +91,45 @@ class RecommendResponse(Strict):
         None, description="With `paginate`: send it back for what follows; absent at the end"
     )
 
-    @classmethod
-    def of(cls, answer: Recommendation) -> "RecommendResponse":
-        """Return the body of an answer."""
-        return cls(
-            recommendation_id=answer.recommendation_id,
-            model_version=answer.model_version,
-            items=[RecommendedItemBody.of(item, explores=answer.explores) for item in answer.items],
-            source=answer.source,
-            degraded=list(answer.degraded),
-            unknown_candidates=list(answer.unknown_candidates),
-            next_cursor=None if answer.next_page is None else cursor_text(*answer.next_page),
-        )
+
+def similar_response(item_id: str, items: Sequence[RecommendedItem]) -> Response:
+    """Return the response of the items most like one, a `SimilarResponse`."""
+    document = {"item_id": item_id, "items": [_item_document(item) for item in items]}
+    return Response(to_json(document), media_type=JSON)
+
+
+def answer_response(answer: Recommendation) -> Response:
+    """Return the response of an answer, a `RecommendResponse` without fields that are None.
+
+    Made straight from what was computed: to build the model, check it and dump it again takes
+    longer than the ranking.
+    """
+    document: dict[str, Any] = {
+        "recommendation_id": answer.recommendation_id,
+        "model_version": answer.model_version,
+        "items": [_item_document(item, explores=answer.explores) for item in answer.items],
+        "degraded": answer.degraded,
+        "unknown_candidates": answer.unknown_candidates,
+    }
+    if answer.source is not None:
+        document["source"] = answer.source
+    if answer.next_page is not None:
+        document["next_cursor"] = cursor_text(*answer.next_page)
+    return Response(to_json(document), media_type=JSON)
+
+
+def _item_document(item: RecommendedItem, *, explores: bool = False) -> dict[str, Any]:
+    """Return a `RecommendedItemBody` as JSON has it, without fields that are None."""
+    document: dict[str, Any] = {
+        "item_id": item.item_id,
+        "score": item.score,
+        "rank": item.rank,
+        "source": item.source,
+    }
+    if item.title is not None:
+        document["title"] = item.title
+    if explores:
+        document["propensity"] = item.propensity
+    if item.parts is not None:
+        document["parts"] = item.parts
+    return document

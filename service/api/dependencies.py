@@ -75,10 +75,15 @@ class Services:
         return self.clock() + self.max_future_ms
 
 
-# Async although it waits for nothing: the framework runs others on a thread.
-async def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """Return what the lifespan built, for an endpoint that does without Depends."""
     services: Services = request.state.services
     return services
+
+
+# Async although it waits for nothing: the framework runs others on a thread.
+async def _services(request: Request) -> Services:
+    return services_of(request)
 
 
 class GrantedAccess(Protocol):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.api.answer_schemas import RecommendedItemBody, SimilarResponse
+from service.api.answer_schemas import SimilarResponse, similar_response
 from service.api.dependencies import Services, ServicesDep, problems
 from service.api.item_schemas import (
     ItemBatch,
@@ -25,16 +25,14 @@ MAX_SIMILAR = 500
 
 @router.get(
     ITEM + "/similar",
-    response_model_exclude_none=True,
+    response_model=SimilarResponse,
     responses=problems(404, 422),
 )
 async def similar_items(
     item_id: str, services: ServicesDep, k: Annotated[int, Query(ge=1, le=MAX_SIMILAR)] = 10
-) -> SimilarResponse:
+) -> Response:
     """Return the items that are most like one."""
-    found = await services.catalogue.similar(item_id, k)
-    items = [RecommendedItemBody.of(one) for one in found]
-    return SimilarResponse(item_id=item_id, items=items)
+    return similar_response(item_id, await services.catalogue.similar(item_id, k))
 
 
 @router.put(ITEM, responses=problems(400, 413, 422, 503, 507))

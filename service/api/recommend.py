@@ -1,46 +1,48 @@
 """Recommendations: for a stored user, and for whatever a caller sends along."""
 
-from typing import Annotated
+from fastapi import APIRouter, Request
+from starlette.responses import Response
 
-from fastapi import APIRouter, Query
-
-from service.api.answer_schemas import RecommendResponse
-from service.api.dependencies import ServicesDep, problems
+from service.api.answer_schemas import RecommendResponse, answer_response
+from service.api.dependencies import ServicesDep, problems, services_of
 from service.api.paths import USER
+from service.api.query_strings import query_parameters, query_reader
 from service.api.rank_schemas import RankRequest
 from service.api.schemas import RecommendParams, RecommendRequest
 from service.recommendation import PageQuery
 
 router = APIRouter(tags=["recommendations"])
+read_params = query_reader(RecommendParams, lists={"exclude_seen"})
 
 
 @router.get(
     USER + "/recommendations",
-    response_model_exclude_none=True,
+    response_model=RecommendResponse,
     responses=problems(422, 503),
+    openapi_extra=query_parameters(RecommendParams, "user_id"),
 )
-async def recommend_to_user(
-    user_id: str, params: Annotated[RecommendParams, Query()], services: ServicesDep
-) -> RecommendResponse:
+async def recommend_to_user(request: Request) -> Response:
     """Recommend to a user from the stored history, every event posted until now included."""
-    return RecommendResponse.of(await services.recommender.recommend(params.to_query(user_id)))
+    params = read_params(request.scope["query_string"])
+    query = params.to_query(request.path_params["user_id"])
+    return answer_response(await services_of(request).recommender.recommend(query))
 
 
 @router.post(
     "/v1/recommendations",
-    response_model_exclude_none=True,
+    response_model=RecommendResponse,
     responses=problems(400, 410, 413, 422, 503),
 )
-async def recommend(body: RecommendRequest, services: ServicesDep) -> RecommendResponse:
+async def recommend(body: RecommendRequest, services: ServicesDep) -> Response:
     """Recommend for a stored user, an anonymous session's events, or both; stores no event."""
     query = body.to_query(services.latest_event_ms())
     if isinstance(query, PageQuery):
-        return RecommendResponse.of(await services.recommender.page(query))
-    return RecommendResponse.of(await services.recommender.recommend(query))
+        return answer_response(await services.recommender.page(query))
+    return answer_response(await services.recommender.recommend(query))
 
 
-@router.post("/v1/rank", response_model_exclude_none=True, responses=problems(400, 413, 422, 503))
-async def rank(body: RankRequest, services: ServicesDep) -> RecommendResponse:
+@router.post("/v1/rank", response_model=RecommendResponse, responses=problems(400, 413, 422, 503))
+async def rank(body: RankRequest, services: ServicesDep) -> Response:
     """Order the caller's candidates by a blend of the model's score and named numbers."""
     query = body.to_query(services.latest_event_ms(), services.blends)
-    return RecommendResponse.of(await services.recommender.rank(query))
+    return answer_response(await services.recommender.rank(query))

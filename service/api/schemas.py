@@ -206,7 +206,7 @@ class RecommendRequest(AskingBody):
 class RecommendParams(BaseModel):
     """The query string of a user's recommendations."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     k: int = Field(10, ge=1, le=MAX_K, description="Length of the list")
     now: str | None = Field(

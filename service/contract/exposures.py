@@ -1,7 +1,7 @@
 """The exposure: what one answer showed to whom, and how probable it was to be shown."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from service.contract.events import UserId
 
@@ -10,8 +10,7 @@ from service.contract.events import UserId
 Source: TypeAlias = Literal["model", "repeat", "nearby", "popular", "similar", "new", "explore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Impression:
+class Impression(NamedTuple):
     """One item at one place of an answer.
 
     `position` is its rank, from 1; `propensity` the probability that the policy put it there, given

@@ -4,7 +4,7 @@ Bucketing, gaps, hours and distances are taken inside the ONNX graph from these 
 training and serving cannot drift apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -118,21 +118,45 @@ def encode_window(window: Window, request: RequestPoint, window_len: int) -> Arr
 
 
 def encode_windows(
-    windows: Sequence[Window], requests: Sequence[RequestPoint], window_len: int
+    windows: Sequence[Window],
+    requests: Sequence[RequestPoint],
+    window_len: int,
+    names: Container[str] = WINDOW_INPUTS,
 ) -> Arrays:
     """Encode a batch: arrays of WINDOW_INPUTS as (batch, window_len), of REQUEST_INPUTS (batch,).
 
-    See `encode_window` for the padding and the errors.
+    Of the window's arrays only those in `names` are made. See `encode_window` for the padding and
+    the errors.
     """
+    lengths = np.array([min(len(window), window_len) for window in windows], np.int64)
+    firsts = window_len - lengths
+    _check_windows(windows, firsts, window_len)
+    arrays = {
+        name: _padded([getattr(window, name) for window in windows], dtype, firsts, window_len)
+        for name, dtype in WINDOW_INPUTS.items()
+        if name in names
+    }
+    return arrays | encode_requests(requests)
+
+
+def _padded(
+    columns: Sequence[NDArray[Any]], dtype: str, firsts: Int64s, width: int
+) -> NDArray[Any]:
+    """Return columns as rows, (columns, width); row i begins with padding up to `firsts[i]`."""
+    filled = np.full((len(columns), width), np.nan if dtype == "float32" else 0, dtype)
+    for row, (column, first) in enumerate(zip(columns, firsts.tolist(), strict=True)):
+        if first < width:
+            filled[row, first:] = column[first - width :]
+    return filled
+
+
+def _check_windows(windows: Sequence[Window], firsts: Int64s, window_len: int) -> None:
     for window in windows:
         _check_columns(window)
-    joined = windows[0] if windows else Window.empty()
-    if len(windows) > 1:
-        parts = {name: [getattr(window, name) for window in windows] for name in WINDOW_INPUTS}
-        joined = Window(**{name: np.concatenate(columns) for name, columns in parts.items()})
-    lasts = np.cumsum([len(window) for window in windows])
-    firsts = np.concatenate([[0], lasts[:-1]])
-    return encode_spans(joined, firsts, lasts, window_len) | encode_requests(requests)
+    times = _padded([window.timestamps_ms for window in windows], "int64", firsts, window_len)
+    real = np.arange(window_len) >= firsts[:, None]
+    if bool(np.any((times[:, 1:] < times[:, :-1]) & real[:, :-1])):
+        raise ContractError("window: events are out of time order")
 
 
 def encode_spans(events: Window, firsts: Int64s, lasts: Int64s, window_len: int) -> Arrays:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TypeAlias
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,11 +21,21 @@ POLICY_VIOLATION = 1008
 
 # What machines ask in order to help; an overloaded process must still answer them.
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-NO_STORE = "no-store"
+NO_STORE = b"no-store"
 # Nothing of an answer in JSON is to be loaded, framed or run.
-POLICY_OF_DATA = "default-src 'none'; frame-ancestors 'none'"
+POLICY_OF_DATA = b"default-src 'none'; frame-ancestors 'none'"
 # The framework's pages of documentation load their parts from elsewhere; nobody may frame them.
-POLICY_OF_PAGES = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+POLICY_OF_PAGES = b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+HEADERS_OF_ALL: RawHeaders = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", NO_STORE),
+]
+HEADERS_OF_DATA = [(b"content-security-policy", POLICY_OF_DATA), *HEADERS_OF_ALL]
+HEADERS_OF_PAGES = [(b"content-security-policy", POLICY_OF_PAGES), *HEADERS_OF_ALL]
 
 
 class GuardMiddleware:
@@ -119,20 +130,18 @@ class SecurityHeadersMiddleware:
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _mark(MutableHeaders(scope=message))
+                message["headers"] = _marked(list(message.get("headers", ())))
             await send(message)
 
         await self._app(scope, receive, marked)
 
 
-def _mark(headers: MutableHeaders) -> None:
-    """Add what an answer does not say itself: the page has a policy of its own."""
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers.setdefault("content-security-policy", POLICY_OF_PAGES if is_page else POLICY_OF_DATA)
-    headers.setdefault("x-content-type-options", "nosniff")
-    headers.setdefault("x-frame-options", "DENY")
-    headers.setdefault("referrer-policy", "no-referrer")
-    headers.setdefault("cache-control", NO_STORE)
+def _marked(headers: RawHeaders) -> RawHeaders:
+    """Return headers and what an answer does not say itself: the page has a policy of its own."""
+    said = dict(headers)
+    is_page = said.get(b"content-type", b"").startswith(b"text/html")
+    added = HEADERS_OF_PAGES if is_page else HEADERS_OF_DATA
+    return [*headers, *(pair for pair in added if pair[0] not in said)]
 
 
 def _headers_of(passed: Passed) -> Mapping[str, str]:

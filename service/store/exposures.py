@@ -3,17 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
-from service.batcher import Batcher
 from service.config import Settings
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
 from service.contract.features import Int64s
 from service.contract.vocabulary import item_hash
-from service.errors import StoreMismatch
+from service.errors import ServiceError, StoreMismatch
 from service.metrics import Metrics
 from service.store import keys
 from service.store.client import (
@@ -25,9 +28,12 @@ from service.store.client import (
     unavailable,
 )
 
-MAX_BATCH = 256
+# Popular items are shown again and again.
+_item_hash = lru_cache(maxsize=16_384)(item_hash)
 _SHOWN_DTYPE = np.dtype([("item_hash", "<u8"), ("time_low", "<u4"), ("time_high", "<u2")])
 SHOWN_BYTES = _SHOWN_DTYPE.itemsize
+# The same record for one at a time.
+_SHOWN = Struct("<QIH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Shown:
 
 
 class ExposureStore:
-    """Notes answers and finds them; concurrent callers share round trips."""
+    """Notes answers and finds them."""
 
     def __init__(self, client: RedisClient, settings: Settings, metrics: Metrics) -> None:
         self._client = client
@@ -52,19 +58,21 @@ class ExposureStore:
         self._metrics = metrics
         self._script = Script("record_exposure.lua")
         self._prepared = False
-        self._records: Batcher[Exposure, Exception | None] = Batcher(
-            "redis-expose",
-            self._record_many,
-            max_batch=MAX_BATCH,
-            max_pending=settings.max_pending,
-            metrics=metrics,
-        )
 
-    async def record(self, exposure: Exposure) -> None:
-        """Note what one answer showed; raises StoreUnavailable, Overloaded or NotReady."""
-        error = await self._records.submit(exposure)
-        if error is not None:
-            raise unavailable(self._metrics, "expose", error)
+    async def record(self, exposures: Sequence[Exposure]) -> list[ServiceError | None]:
+        """Note what answers showed, in one round trip; return what each one failed with, if it did.
+
+        Raises StoreUnavailable if none could be sent.
+        """
+        if not self._prepared:
+            await prepare_store(self._client, self._settings, self._metrics, warn=False)
+            self._prepared = True
+        with translate_redis_errors(self._metrics, "expose"):
+            answers = await self._script.run(self._client, [self._call(one) for one in exposures])
+        return [
+            unavailable(self._metrics, "expose", answer) if isinstance(answer, Exception) else None
+            for answer in answers
+        ]
 
     async def find(self, recommendation_ids: Sequence[str]) -> Mapping[str, Exposure]:
         """Return the answers that are known by their ids, without their users; one round trip.
@@ -98,18 +106,6 @@ class ExposureStore:
             [packed] = await pipeline.execute()
         return decode_shown(packed)
 
-    async def close(self, grace_s: float = 5.0) -> None:
-        """Finish what has begun; the client stays open, it belongs to whoever made it."""
-        await self._records.close(grace_s)
-
-    async def _record_many(self, exposures: list[Exposure]) -> list[Exception | None]:
-        if not self._prepared:
-            await prepare_store(self._client, self._settings, self._metrics, warn=False)
-            self._prepared = True
-        with translate_redis_errors(self._metrics, "expose"):
-            answers = await self._script.run(self._client, [self._call(one) for one in exposures])
-        return [answer if isinstance(answer, Exception) else None for answer in answers]
-
     def _call(self, exposure: Exposure) -> ScriptCall:
         settings = self._settings
         partition = int(exposure.recommendation_id[: keys.PARTITION_DIGITS], 16)
@@ -122,10 +118,11 @@ class ExposureStore:
                 keys.shown_key(partition, exposure.user_id),
                 keys.tombstone_key(partition, exposure.user_id),
             ]
+        impressions = encode_impressions(exposure)
         args: list[bytes | str | int | float] = [
-            encode_answer(exposure),
+            encode_answer(exposure, impressions),
             settings.attribution_s,
-            encode_exposure(exposure),
+            encode_exposure(exposure, impressions),
             settings.stream_max_events,
             settings.history_ttl_days * keys.SECONDS_PER_DAY,
             encode_shown(exposure),
@@ -136,23 +133,30 @@ class ExposureStore:
         return ScriptCall(call_keys, args)
 
 
-def encode_exposure(exposure: Exposure) -> bytes:
+def encode_exposure(exposure: Exposure, impressions: bytes) -> bytes:
     """Return an exposure as the stream carries it: JSON, `user_id` null of an anonymous one.
 
-    An impression is a list of its item, position, source and propensity: names would be half of it.
+    `impressions` are those of `encode_impressions`: names would be half of them.
     """
-    document = {name: getattr(exposure, name) for name in exposure.__dataclass_fields__}
-    document["impressions"] = _listed(exposure)
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    fields = {
+        "recommendation_id": exposure.recommendation_id,
+        "user_id": exposure.user_id,
+        "timestamp_ms": exposure.timestamp_ms,
+        "model_version": exposure.model_version,
+        "policy": exposure.policy,
+    }
+    return _with_last(fields, b"impressions", impressions)
+
+
+def encode_impressions(exposure: Exposure) -> bytes:
+    """Return what was shown, in JSON: a list of item, position, source and propensity for each."""
+    return to_json(exposure.impressions)
 
 
 def encode_shown(exposure: Exposure) -> bytes:
     """Return an exposure's records of what was shown, in the order of their places."""
-    records = np.zeros(len(exposure.impressions), _SHOWN_DTYPE)
     high, low = divmod(exposure.timestamp_ms, 1 << 32)
-    records["item_hash"] = [item_hash(one.item_id) for one in exposure.impressions]
-    records["time_low"], records["time_high"] = low, high
-    return records.tobytes()
+    return b"".join(_SHOWN.pack(_item_hash(one.item_id), low, high) for one in exposure.impressions)
 
 
 def decode_shown(packed: bytes | None) -> Shown:
@@ -167,19 +171,22 @@ def decode_shown(packed: bytes | None) -> Shown:
     return Shown(records["item_hash"].astype(np.uint64), times)
 
 
-def _listed(exposure: Exposure) -> list[tuple[str, int, str, float]]:
-    return [(one.item_id, one.position, one.source, one.propensity) for one in exposure.impressions]
+def encode_answer(exposure: Exposure, impressions: bytes) -> bytes:
+    """Return what attribution needs of an answer; nothing in it says whose it was.
 
-
-def encode_answer(exposure: Exposure) -> bytes:
-    """Return what attribution needs of an answer; nothing in it says whose it was."""
-    document = {
+    `impressions` are those of `encode_impressions`.
+    """
+    fields = {
         "at": exposure.timestamp_ms,
         "model": exposure.model_version,
         "policy": exposure.policy,
-        "items": _listed(exposure),
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _with_last(fields, b"items", impressions)
+
+
+def _with_last(fields: Mapping[str, Any], name: bytes, value: bytes) -> bytes:
+    """Return a JSON object of fields and one more, whose value is JSON already."""
+    return to_json(fields)[:-1] + b',"' + name + b'":' + value + b"}"
 
 
 def _decode_answer(recommendation_id: str, packed: bytes) -> Exposure:

@@ -14,7 +14,12 @@ from typing import TypeAlias
 from service.contract.events import Event, ItemId, UserId
 from service.contract.exposures import Exposure, Impression
 from service.store import keys
-from service.store.exposures import SHOWN_BYTES, encode_answer, encode_exposure
+from service.store.exposures import (
+    SHOWN_BYTES,
+    encode_answer,
+    encode_exposure,
+    encode_impressions,
+)
 from service.store.history_codec import HEADER_BYTES, RECORD_BYTES, SEEN_BYTES, encode_payload
 
 Rounded: TypeAlias = Callable[[float], float]
@@ -182,7 +187,7 @@ def _shown(load: StoreLoad, rounded: Rounded) -> Part:
 def _answers(load: StoreLoad, rounded: Rounded) -> Part:
     sample = sample_exposure(load)
     key = keys.answer_key(_widest(load), sample.recommendation_id)
-    each = _string(key, len(encode_answer(sample)), rounded)
+    each = _string(key, len(encode_answer(sample, encode_impressions(sample))), rounded)
     return Part("answers", load.num_answers, load.num_answers * each)
 
 
@@ -193,7 +198,8 @@ def _streams(load: StoreLoad, rounded: Rounded) -> Part:
     if not num_entries or not load.num_streamed:
         return Part("streams", 0, 0.0)
     texts = num_events * len(encode_payload(sample_event(load)))
-    texts += load.num_answers * len(encode_exposure(sample_exposure(load)))
+    exposure = sample_exposure(load)
+    texts += load.num_answers * len(encode_exposure(exposure, encode_impressions(exposure)))
     each = texts / num_entries + STREAM_ENTRY_BYTES
     per_node = max(1, min(NODE_ENTRIES, NODE_BYTES // each))
     # Whole nodes are cut off, so one more stays than is asked for, half of it on average.

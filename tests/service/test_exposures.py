@@ -1,12 +1,14 @@
 """Exposures behind the answers: noted, attributed, and never in the way."""
 
 import asyncio
+from collections.abc import Sequence
 
 import httpx
 import pytest
 
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
+from service.errors import ServiceError
 from service.exposures import Exposures
 from service.metrics import Metrics
 from tests.builders import event, event_json
@@ -107,8 +109,9 @@ async def test_a_store_that_hangs_does_not_hold_up_the_end(grace_s: float) -> No
     """What outlasts the grace is cancelled."""
 
     class Hanging(FakeExposures):
-        async def record(self, exposure: Exposure) -> None:
+        async def record(self, exposures: Sequence[Exposure]) -> list[ServiceError | None]:
             await asyncio.Event().wait()
+            return []
 
     of = Exposures(Hanging(), Metrics(), max_pending=2, is_on=True)
     of.note(exposure("a"))

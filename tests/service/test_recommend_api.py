@@ -342,7 +342,7 @@ async def test_a_failing_model_is_replaced_by_the_users_own_items(
     """The ladder's second rung; what is left of the list is popular."""
 
     class BrokenRanker(Ranker):
-        def score(self, requests: Any) -> Any:
+        def encode(self, arrays: Any) -> Any:
             raise ContractError("no numbers today")
 
     broken = BrokenRanker(None, np.asarray(bundle.item_matrix), bundle.manifest.features)

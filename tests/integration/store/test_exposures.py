@@ -1,7 +1,6 @@
 """Exposures on a real Valkey: noted in one step, found by the answer and by the user."""
 
 import json
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -46,19 +45,15 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def store(
-    store_client: RedisClient, store_settings: Settings
-) -> AsyncIterator[ExposureStore]:
+async def store(store_client: RedisClient, store_settings: Settings) -> ExposureStore:
     """Return an exposure store on an empty server."""
-    store = ExposureStore(store_client, store_settings, Metrics())
-    yield store
-    await store.close()
+    return ExposureStore(store_client, store_settings, Metrics())
 
 
 async def test_an_answer_is_found_again_without_whose_it_was(store: ExposureStore) -> None:
     """Attribution needs the places and the policy; a record that names nobody can stay."""
     noted = exposure("a", "b")
-    await store.record(noted)
+    await store.record([noted])
     found = await store.find([noted.recommendation_id, "not-ours", "f" * 32])
     assert list(found) == [noted.recommendation_id]
     answer = found[noted.recommendation_id]
@@ -70,13 +65,13 @@ async def test_an_answer_is_found_again_without_whose_it_was(store: ExposureStor
 
 async def test_what_was_shown_is_kept_in_order_and_bounded(store: ExposureStore) -> None:
     """The newest showings stay, so that rotation sees what was shown last."""
-    await store.record(exposure("a", "b"))
-    await store.record(exposure("c", at_ms=NOON_MS + 5))
+    await store.record([exposure("a", "b")])
+    await store.record([exposure("c", at_ms=NOON_MS + 5)])
     shown = await store.shown(ANNA)
     assert shown.item_hashes.tolist() == [item_hash(text) for text in "abc"]
     assert shown.timestamps_ms.tolist() == [NOON_MS, NOON_MS, NOON_MS + 5]
     many = [f"i{number}" for number in range(keys.SHOWN_MAX_ITEMS)]
-    await store.record(exposure(*many))
+    await store.record([exposure(*many)])
     assert len((await store.shown(ANNA)).item_hashes) == keys.SHOWN_MAX_ITEMS
     assert len((await store.shown(UserId("bert"))).item_hashes) == 0
 
@@ -86,7 +81,7 @@ async def test_the_stream_carries_the_answer_with_its_propensities(
 ) -> None:
     """Training off-policy needs who was shown what, where, and how probable that was."""
     noted = exposure("ä", user_id=None)
-    await store.record(noted)
+    await store.record([noted])
     partition = keys.partition_of_recommendation(noted.recommendation_id, 16)
     assert partition is not None
     pipeline = redis_client.pipeline(transaction=False)
@@ -103,7 +98,7 @@ async def test_a_call_that_is_sent_again_counts_once(
     """The client repeats a call whose connection broke, and cannot know whether it was done."""
     noted = exposure("a")
     for _ in range(2):
-        await store.record(noted)
+        await store.record([noted])
     assert len((await store.shown(ANNA)).item_hashes) == 1
     partition = keys.partition_of("anna", 16)
     pipeline = redis_client.pipeline(transaction=False)
@@ -115,7 +110,7 @@ async def test_every_key_of_an_answer_ends_by_itself(
     store: ExposureStore, redis_client: ServerClient
 ) -> None:
     """Redis is bounded: nothing is written without a time to live."""
-    await store.record(exposure("a"))
+    await store.record([exposure("a")])
     names = [name async for name in redis_client.scan_iter("{p*")]
     assert len(names) == 3
     assert all([await redis_client.ttl(name) > 0 for name in names])
@@ -136,10 +131,9 @@ async def test_a_store_that_is_away_is_said_to_be(store_settings: Settings) -> N
     client = connect(settings)
     store = ExposureStore(client, settings, Metrics())
     with pytest.raises(StoreUnavailable):
-        await store.record(exposure("a"))
+        await store.record([exposure("a")])
     with pytest.raises(StoreUnavailable):
         await store.shown(ANNA)
-    await store.close()
     await client.aclose()
 
 
@@ -154,15 +148,15 @@ async def test_an_erasure_takes_what_was_shown_and_what_is_on_its_way(
     store: ExposureStore, history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
     """The fake clock stands at noon: an answer of that time is before the erasure, a later not."""
-    await store.record(exposure("a"))
+    await store.record([exposure("a")])
     assert len((await history_store.people.held("anna")).shown) == 1
     erased = await history_store.people.erase("anna")
     assert erased.num_stream_entries == 1
-    await store.record(exposure("b"))
+    await store.record([exposure("b")])
     assert len((await store.shown(ANNA)).item_hashes) == 0
     assert (await history_store.people.held("anna")).stream == ()
     for name in [name async for name in redis_client.scan_iter("*")]:
         dumped = await redis_client.dump(name)
         assert b"anna" not in bytes(name) + bytes(dumped or b"")
-    await store.record(exposure("c", at_ms=NOON_MS + 1))
+    await store.record([exposure("c", at_ms=NOON_MS + 1)])
     assert len((await store.shown(ANNA)).item_hashes) == 1

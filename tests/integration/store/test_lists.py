@@ -112,4 +112,3 @@ async def test_an_error_of_the_server_does_not_name_the_user(
         await exposures.shown(UserId("unmistakable"))
     assert "WRONGTYPE" in str(raised.value)
     assert "unmistakable" not in str(raised.value)
-    await exposures.close()

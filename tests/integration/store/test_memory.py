@@ -70,7 +70,6 @@ async def stores(
     history = HistoryStore(redis_client, settings, Metrics(), FakeClock())
     exposures = ExposureStore(redis_client, settings, Metrics())
     yield history, exposures, CatalogueStore(redis_client, settings, Metrics())
-    await exposures.close()
     await history.close()
 
 
@@ -112,7 +111,7 @@ async def fill(
         for number in range(LOAD.window, LOAD.window + LOAD.num_seen):
             await asyncio.gather(*(history.append([event_of(user, number)]) for user in group))
         shown = group[::2]
-        await asyncio.gather(*(exposures.record(exposure_of(user)) for user in shown))
+        await exposures.record([exposure_of(user) for user in shown])
     for at in range(0, num_items, 500):
         said = {"categories": ["category-1", "category-2"], "available": True}
         changes = [
