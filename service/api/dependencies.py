@@ -100,7 +100,7 @@ class GrantedAccess(Protocol):
         ...
 
 
-async def _check_access(request: Request) -> None:
+def check_access(request: Request) -> None:
     """Refuse a request whose route is not the one that its key was asked for.
 
     The guard and the framework match paths by themselves; if they ever differ, the door is shut.
@@ -109,6 +109,10 @@ async def _check_access(request: Request) -> None:
     template = getattr(request.scope["route"], "path_format", None)
     if access is None or (access.method, access.template) != (request.method, template):
         raise Forbidden(f"{request.method} {template} has no entry in the table of scopes")
+
+
+async def _check_access(request: Request) -> None:
+    check_access(request)
 
 
 SAME_ROUTE = Depends(_check_access)

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from service.api.answer_schemas import RecommendResponse, answer_response
 from service.api.dependencies import ServicesDep, problems, services_of
+from service.api.direct_routes import DirectRoute
 from service.api.paths import USER
 from service.api.query_strings import query_parameters, query_reader
 from service.api.rank_schemas import RankRequest
@@ -12,10 +13,11 @@ from service.api.schemas import RecommendParams, RecommendRequest
 from service.recommendation import PageQuery
 
 router = APIRouter(tags=["recommendations"])
+direct_router = APIRouter(tags=["recommendations"], route_class=DirectRoute)
 read_params = query_reader(RecommendParams, lists={"exclude_seen"})
 
 
-@router.get(
+@direct_router.get(
     USER + "/recommendations",
     response_model=RecommendResponse,
     responses=problems(422, 503),

@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.logs import get_logger
 from service.store.breaker import FAILURES, CircuitOpen, Circuits
-from service.store.servers import MAX_CONNECTIONS
+from service.store.servers import MAX_CONNECTIONS, Values
 
 CLUSTER = "the Cluster"
 ERRORS = (RedisError, RedisClusterException, OSError)
@@ -66,6 +66,10 @@ class ClusterClient:
         errors = [reply for [reply] in replies if isinstance(reply, Exception)]
         if len(errors) == len(nodes):
             raise errors[0]
+
+    async def get_groups(self, groups: Sequence[Sequence[str]]) -> list[Values | Exception]:
+        """Return the strings at keys, group by group, or the error that a group's node met."""
+        return await self.send([("MGET", *group) for group in groups])
 
     async def ask_every(self, *command: str) -> dict[str, Any]:
         """Return every node's reply, or the error it met, by the node's name; replicas too."""

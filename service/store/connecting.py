@@ -14,7 +14,13 @@ from service.config import Settings
 from service.redis_address import RedisAddress
 from service.store.breaker import Circuits
 from service.store.cluster import ClusterClient
-from service.store.servers import MAX_CONNECTIONS, SERVER, SentinelClient, ServerClient
+from service.store.servers import (
+    MAX_CONNECTIONS,
+    SERVER,
+    PackingConnection,
+    SentinelClient,
+    ServerClient,
+)
 
 CLIENT_NAME = "sojourn"
 RETRIES = 1
@@ -23,7 +29,9 @@ RETRIES = 1
 def build_server(address: RedisAddress, settings: Settings, circuits: Circuits) -> ServerClient:
     """Return a client of the one server of a URL; what the URL says of a user wins."""
     keep_alive = {} if address.url.startswith("unix://") else {"socket_keepalive": True}
-    options = _connection(settings) | _tls(settings) | keep_alive | _retrying(RETRIES)
+    # Of other addresses the driver chooses the class by the scheme.
+    kind = {"connection_class": PackingConnection} if address.url.startswith("redis://") else {}
+    options = _connection(settings) | _tls(settings) | keep_alive | kind | _retrying(RETRIES)
     client = cast("ServerClient", ServerClient.from_url(address.url, **options))
     client.breaker = circuits.of(SERVER)
     return client

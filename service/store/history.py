@@ -134,15 +134,12 @@ class HistoryStore:
 
     async def _read_many(self, user_ids: list[str]) -> list[History | ServiceError]:
         await self._prepare()
-        pipeline = self._client.pipeline(transaction=False)
+        groups = []
         for user_id in user_ids:
             partition = self._partition(user_id)
-            # One command per user: on a Cluster the keys of two users may be on two servers.
-            pipeline.execute_command(
-                "MGET", keys.history_key(partition, user_id), keys.seen_key(partition, user_id)
-            )
+            groups.append((keys.history_key(partition, user_id), keys.seen_key(partition, user_id)))
         with translate_redis_errors(self._metrics, "read"):
-            answers = await pipeline.execute(raise_on_error=False)
+            answers = await self._client.get_groups(groups)
         since_ms = oldest_ms(self._now_ms(), self._settings)
         return [self._decoded(answer, since_ms) for answer in answers]
 

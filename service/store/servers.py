@@ -1,12 +1,15 @@
 """A single Redis server, or the primary that Sentinels name, behind a circuit breaker."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import Connection
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
 
@@ -19,6 +22,20 @@ SERVER = "Redis"
 MAX_CONNECTIONS = 16
 LOOK_EVERY_S = 1.0
 Reply = Any
+# What MGET replies: a string for each key, None where there is none.
+Values: TypeAlias = list[bytes | None]
+
+
+class PackingConnection(Connection):
+    """A connection whose commands are packed by hiredis; the driver's own way takes ten times."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return a command in the protocol's form."""
+        if isinstance(args[0], str) and " " not in args[0]:
+            return [hiredis.pack_command(args)]
+        # A name of two words, which the driver takes apart.
+        packed: list[bytes] = super().pack_command(*args)
+        return packed
 
 
 class ServerClient(Redis):
@@ -42,6 +59,17 @@ class ServerClient(Redis):
         pipeline = self.pipeline(transaction=False)
         pipeline.ping()
         await pipeline.execute()
+
+    async def get_groups(self, groups: Sequence[Sequence[str]]) -> list[Values | Exception]:
+        """Return the strings at keys, group by group; each group's keys are in one slot.
+
+        One command for all of them: reading a reply costs more than its bytes do.
+        """
+        pipeline = self.pipeline(transaction=False)
+        pipeline.execute_command("MGET", *(key for group in groups for key in group))
+        [values] = await pipeline.execute()
+        found = iter(values)
+        return [list(islice(found, len(group))) for group in groups]
 
     async def ask_every(self, *command: str) -> dict[str, Reply | Exception]:
         """Return what every server of the data replies, by its name, "" if there is only one."""
