@@ -117,7 +117,7 @@ class Answers:
             policy=policy_of(query),
             items=items[: query.k],
             degraded=degraded,
-            unknown_candidates=choice.known.unknown,
+            unknown_candidates=choice.not_in_catalogue,
             next_page=next_page,
             explores=query.arrangement.exploration is not None,
         )
@@ -138,7 +138,7 @@ class Answers:
             policy="rank",
             items=items,
             degraded=degraded,
-            unknown_candidates=choice.known.unknown,
+            unknown_candidates=choice.not_in_catalogue,
         )
         return self._finish(draft, query.user_id)
 

@@ -7,34 +7,33 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from service.allowed import Allowed
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from service.contract.features import Arrays
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
-from service.ordering import top_k
-from service.ranker import Ranker, ScoreRequest
-from service.retrieval import Candidates
+from service.ranker import Ranker, RankRequest
 
 Ranked = list[Pick]
 
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What the ranking thread needs: encoder arrays, candidates, how many to return, and by whom.
+    """What the ranking thread needs: encoder arrays, what is allowed, how many, and by whom.
 
     The ranker is the one of the request's view: items may be put while the job waits.
     """
 
     arrays: Arrays
-    candidates: Candidates
+    allowed: Allowed
     k: int
     ranker: Ranker
 
 
 class Ranking(Protocol):
-    """Ranks one window's candidates, in a batch with whoever asks at the same time."""
+    """Ranks what one window may be answered with, in a batch with whoever asks at the same time."""
 
     async def submit(self, item: RankJob) -> Ranked:
         """Return the best k of the job; raises ContractError, Overloaded or NotReady."""
@@ -188,15 +187,11 @@ def rank_jobs(jobs: Sequence[RankJob]) -> list[Ranked]:
 
 
 def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:
-    requests = [
-        ScoreRequest(job.arrays, None if job.candidates.is_catalogue else job.candidates.indices)
-        for job in jobs
+    requests = [RankRequest(job.arrays, job.allowed, job.k) for job in jobs]
+    return [
+        [
+            Pick(index, score, "model")
+            for index, score in zip(best.tolist(), scores.tolist(), strict=True)
+        ]
+        for best, scores in ranker.rank(requests)
     ]
-    ranked = []
-    for job, scores in zip(jobs, ranker.score(requests), strict=True):
-        indices = job.candidates.indices
-        own = scores[indices] if job.candidates.is_catalogue else scores
-        best, best_scores = top_k(indices, own, job.k)
-        pairs = zip(best.tolist(), best_scores.tolist(), strict=True)
-        ranked.append([Pick(index, score, "model") for index, score in pairs])
-    return ranked
