@@ -119,7 +119,7 @@ class Answers:
             policy=policy_of(query),
             items=items[: query.k],
             degraded=degraded,
-            unknown_candidates=choice.known.unknown,
+            unknown_candidates=choice.not_in_catalogue,
             next_page=next_page,
             explores=query.arrangement.exploration is not None,
         )
@@ -140,7 +140,7 @@ class Answers:
             policy="rank",
             items=items,
             degraded=degraded,
-            unknown_candidates=choice.known.unknown,
+            unknown_candidates=choice.not_in_catalogue,
         )
         return self._finish(draft, query.user_id)
 

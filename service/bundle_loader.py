@@ -1,6 +1,5 @@
 """Loading: read, verify, check against the golden scores, warm up; or refuse with the reason."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.allowed import AllBut, Only
 from service.contract import bundle as contract
 from service.contract.bundle import Manifest
 from service.contract.errors import BundleMismatch, ContractError
 from service.contract.events import ItemId
 from service.contract.exposures import Source
-from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_window
+from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_windows
 from service.contract.items import Item, parse_attributes
 from service.contract.opening import parse_opening_hours
 from service.contract.vocabulary import Vocabulary, item_hash
 from service.errors import BundleRefused
 from service.fallback import Pick, Popularity, RankedList
 from service.item_columns import ItemColumns
-from service.ranker import Ranker, ScoreRequest, open_encoder
+from service.item_index import read_item_index
+from service.item_rows import ItemRows
+from service.ranker import Ranker, Wanted, open_encoder
 from service.retrieval import HashIndex
 from service.windows import type_index_of_code
 
 OVERALL_SCOPE = "overall"
 HOUR_SCOPE = "hour"
 NUM_WARM_UP_CALLS = 3
+WARM_UP_K = 10
 # What readers raise at files that have the right hash and hold something else all the same; a
 # process that tries a bundle beside the one that serves must survive each of them.
 UNREADABLE = (
@@ -93,13 +96,14 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         bundle / contract.ENCODER_FILE, manifest.features, num_threads=num_threads
     )
     item_matrix = _read_item_matrix(bundle / contract.ITEM_MATRIX_FILE, manifest)
+    index = read_item_index(bundle, manifest)
     items = _read_items(bundle / contract.ITEMS_FILE, manifest)
     vocabulary = Vocabulary(item.item_id for item in items)
     item_hashes = np.fromiter((item_hash(text) for text in vocabulary), np.uint64, len(vocabulary))
     return LoadedBundle(
         path=bundle,
         manifest=manifest,
-        ranker=Ranker(session, item_matrix, manifest.features),
+        ranker=Ranker(session, ItemRows(item_matrix), manifest.features, index),
         item_matrix=item_matrix,
         vocabulary=vocabulary,
         titles=(None, *(item.title for item in items)),
@@ -193,14 +197,10 @@ def _check_golden(bundle: Path, loaded: LoadedBundle) -> None:
 
 
 def _warm_up(loaded: LoadedBundle) -> None:
-    """Score as requests will, so that the first of them does not pay for allocations."""
-    for request in _warm_up_requests(loaded):
-        loaded.ranker.score([request])
-
-
-def _warm_up_requests(loaded: LoadedBundle) -> Iterator[ScoreRequest]:
+    """Rank as requests will, so that the first of them does not pay for allocations."""
     window_len = loaded.manifest.features.window_len
-    arrays = encode_window(Window.empty(), RequestPoint(), window_len)
+    everything = AllBut(np.zeros(0, np.int64), loaded.manifest.num_items)
+    wanted = [Wanted(everything, WARM_UP_K), Wanted(Only(np.ones(1, np.int64)), WARM_UP_K)]
+    arrays = encode_windows([Window.empty()] * 2, [RequestPoint()] * 2, window_len)
     for _ in range(NUM_WARM_UP_CALLS):
-        yield ScoreRequest(arrays)
-    yield ScoreRequest(arrays, np.ones(1, np.int64))
+        loaded.ranker.rank(arrays, wanted)

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.allowed import Allowed
 from service.bundle_loader import LoadedBundle
 from service.contract.events import EVENT_TYPE_CODES
 from service.contract.features import Int64s, Past
 from service.contract.vocabulary import item_hash
 from service.filters import Asked, matching
-from service.ordering import without
 from service.recommendation import ALL_TYPES, NO_TYPES, RecommendationQuery
-from service.retrieval import Candidates, known_indices, retrieve
+from service.retrieval import known_indices, retrieve
 from service.store.history import History
 
 # A stored history may hold any byte as the code of a type that another version knows.
@@ -24,13 +24,15 @@ class Choice:
 
     `all_seen` says that only seen items were left, so that seeing was not held against them.
     `included` are known items, ascending, and `guests` unknown ids, that get a place in any case.
+    `not_in_catalogue` are all candidates that are unknown, whether or not they may be shown.
     """
 
-    known: Candidates
+    known: Allowed
     unknown: tuple[str, ...]
     all_seen: bool
     included: Int64s
     guests: tuple[str, ...]
+    not_in_catalogue: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +52,27 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
     vocabulary = bundle.vocabulary
     candidates = retrieve(vocabulary, query.candidates)
     excluded = np.concatenate([known_indices(vocabulary, query.exclude), bundle.withheld])
-    allowed = without(candidates.indices, excluded, len(vocabulary))
+    allowed = candidates.known.without(excluded)
     strangers = tuple(text for text in candidates.unknown if text not in query.exclude)
     if query.filter is not None:
         fits = matching(query.filter, bundle.columns, asked)
-        allowed = allowed[fits[allowed]]
+        allowed = allowed.fitting(fits)
         # Element 0 is an item of which nothing is known, which a stranger is.
         strangers = strangers if fits[0] else ()
-    unseen = without(allowed, seen.indices, len(vocabulary))
+    unseen = allowed.without(seen.indices)
     new = tuple(text for text in strangers if item_hash(text) not in seen.hashes)
     all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
     included, guests = _included(bundle, query, excluded)
-    may = allowed if all_seen else unseen
-    if len(included):
-        may = np.union1d(may, included)
-    known = Candidates(may, candidates.unknown, candidates.is_catalogue)
+    known = (allowed if all_seen else unseen).including(included)
     unknown = tuple(text for text in (strangers if all_seen else new) if text not in guests)
-    return Choice(known, unknown, all_seen, included, guests)
+    return Choice(
+        known=known,
+        unknown=unknown,
+        all_seen=all_seen,
+        included=included,
+        guests=guests,
+        not_in_catalogue=candidates.unknown,
+    )
 
 
 def _included(
@@ -77,7 +83,8 @@ def _included(
         return excluded[:0], ()
     asked = retrieve(bundle.vocabulary, query.include)
     guests = tuple(text for text in asked.unknown if text not in query.exclude)
-    return without(asked.indices, excluded, len(bundle.vocabulary)), guests
+    known = asked.known.without(excluded)
+    return known.first(len(known)), guests
 
 
 def seen_by(

@@ -1,11 +1,12 @@
 """The fallback ladder: what answers where the model cannot, best rung first."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from service.allowed import Allowed
 from service.contract.exposures import Source
 from service.contract.features import Float32s, Int64s
 from service.contract.vocabulary import Vocabulary
@@ -19,6 +20,8 @@ NEARBY_KM = 5.0
 NUM_NEARBY_ITEMS = 500
 # Live counts below this many events are chance: one visitor would decide what the next one sees.
 MIN_LIVE_WEIGHT = 200.0
+# How much of a ranked list is looked at first.
+FIRST_PIECE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,30 +164,35 @@ def nearby(columns: ItemColumns, overall: RankedList, lat: float, lon: float) ->
     return RankedList(best, weights[best])
 
 
-def climb(rungs: Sequence[Rung], allowed: Int64s, k: int, num_items: int) -> list[Pick]:
+def climb(rungs: Sequence[Rung], allowed: Allowed, k: int) -> list[Pick]:
     """Return up to k allowed items, each from the first rung that has it.
 
-    What no rung has follows in the order of `allowed` as popular with score 0, so that the answer
-    is as long as it can be.
+    What no rung has follows by item index as popular with score 0, so that the answer is as long
+    as it can be.
     """
     picks: dict[int, Pick] = {}
-    for rung in [*rungs, Rung("popular", _rest(allowed))]:
-        score_of = dict(
-            zip(rung.ranked.indices.tolist(), rung.ranked.weights.tolist(), strict=True)
-        )
-        for index in _allowed_of(rung.ranked, allowed, num_items):
+    # Of the rest at most k are in the picks already.
+    for rung in [*rungs, Rung("popular", _unweighted(allowed.first(2 * k)))]:
+        for index, weight in _allowed_of(rung.ranked, allowed):
             if len(picks) >= k:
                 return list(picks.values())
-            picks.setdefault(index, Pick(index, score_of[index], rung.source))
+            picks.setdefault(index, Pick(index, weight, rung.source))
     return list(picks.values())
 
 
-def _rest(allowed: Int64s) -> RankedList:
-    return RankedList(allowed, np.zeros(len(allowed), np.float32))
+def _unweighted(indices: Int64s) -> RankedList:
+    return RankedList(indices, np.zeros(len(indices), np.float32))
 
 
-def _allowed_of(ranked: RankedList, allowed: Int64s, num_items: int) -> list[int]:
-    mask = np.zeros(num_items + 1, np.bool_)
-    mask[allowed] = True
-    kept: list[int] = ranked.indices[mask[ranked.indices]].tolist()
-    return kept
+def _allowed_of(ranked: RankedList, allowed: Allowed) -> Iterator[tuple[int, float]]:
+    """Yield the allowed items of a list with their weights, best first.
+
+    Looks at the list piece by piece: the best few are wanted, and it may have a million.
+    """
+    start, length = 0, FIRST_PIECE
+    while start < len(ranked.indices):
+        piece = slice(start, start + length)
+        kept = allowed.holds(ranked.indices[piece])
+        indices, weights = ranked.indices[piece][kept], ranked.weights[piece][kept]
+        yield from zip(indices.tolist(), weights.tolist(), strict=True)
+        start, length = start + length, 2 * length

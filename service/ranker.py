@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from service.allowed import Allowed
 from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, FeatureSpec
 from service.contract.errors import ContractError
 from service.contract.features import Arrays, Float32s, Int64s
+from service.item_index import ItemIndex
+from service.item_rows import ItemRows
+from service.nearest import Best, Bonus, Question, best_of
 
 # The runtime's errors share no base of their own.
 ORT_ERRORS = (
@@ -37,61 +40,65 @@ class ScoreRequest:
     indices: Int64s | None = None
 
 
-class Ranker:
-    """Scores items for windows with one bundle's encoder and item matrix; thread-safe.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What may be found for one window, and how many."""
 
-    Items that came after the bundle are further rows, `added`, (num_added, dim), beside the mapped
-    matrix rather than in a copy of it.
+    allowed: Allowed
+    k: int
+
+
+class Ranker:
+    """Scores items for windows with one bundle's encoder and item rows; thread-safe.
+
+    With an index it looks for the best where the index says, else at every item.
     """
 
     def __init__(
         self,
         onnx_session: ort.InferenceSession,
-        item_matrix: Float32s,
+        rows: ItemRows,
         spec: FeatureSpec,
-        added: Float32s | None = None,
-        lengths: Float32s | None = None,
+        index: ItemIndex | None = None,
     ) -> None:
         self._onnx_session = onnx_session
-        # A plain view of the mapped file: products of a memmap would be memmaps too.
-        self._item_matrix = np.asarray(item_matrix)
+        self._rows = rows
         self._spec = spec
-        self._added = np.zeros((0, spec.dim), np.float32) if added is None else added
-        self._lengths = lengths
+        self._index = index
 
     def extended(self, added: Float32s) -> "Ranker":
         """Return a ranker of the same encoder and matrix with these rows behind it."""
-        return Ranker(
-            self._onnx_session, self._item_matrix, self._spec, added, self._mapped_lengths()
-        )
-
-    @property
-    def num_rows(self) -> int:
-        """Return how many vectors there are, padding and added ones included."""
-        return len(self._item_matrix) + len(self._added)
+        return Ranker(self._onnx_session, self._rows.extended(added), self._spec, self._index)
 
     def vectors(self, indices: Int64s) -> Float32s:
         """Return item vectors, (len(indices), dim)."""
-        num_mapped = len(self._item_matrix)
-        rows = self._item_matrix[np.where(indices < num_mapped, indices, 0)]
-        behind = indices >= num_mapped
-        if behind.any():
-            rows[behind] = self._added[indices[behind] - num_mapped]
-        return rows
+        return self._rows.of(indices)
 
     def likeness(self, vector: Float32s) -> Float32s:
         """Return the cosine of every item's vector to one, (num_items + 1,), 0 of a zero vector."""
-        lengths = np.hstack([self._mapped_lengths(), np.linalg.norm(self._added, axis=1)])
-        lengths = lengths * np.linalg.norm(vector)
-        products = self._products(vector[None])[0]
-        cosines: Float32s = products / np.where(lengths > 0, lengths, 1.0).astype(np.float32)
-        return cosines
+        return self._rows.likeness(vector)
 
-    def _mapped_lengths(self) -> Float32s:
-        # Once: it reads the whole matrix.
-        if self._lengths is None:
-            self._lengths = np.linalg.norm(self._item_matrix, axis=1)
-        return self._lengths
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Return the names of the arrays that ranking takes."""
+        return frozenset({*self._spec.inputs, "items"})
+
+    @property
+    def num_rows_read(self) -> int:
+        """Return how many rows one ranking may read where nothing narrows what is allowed."""
+        return 0 if self._index else len(self._rows)
+
+    def rank(self, arrays: Arrays, wanted: Sequence[Wanted]) -> list[Best]:
+        """Return the best items and their scores for each row of a batch of windows, best first.
+
+        Windows may be shorter than the bundle's: padding changes no score, and costs as much as
+        events do. Raises ContractError if the encoder gives anything that is not a finite number.
+        """
+        questions = [
+            Question(query, bonus, one.allowed, one.k)
+            for (query, bonus), one in zip(self._encoded(arrays), wanted, strict=True)
+        ]
+        return best_of(self._rows, self._index, questions)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
         """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.
@@ -99,33 +106,19 @@ class Ranker:
         Their windows are of one length. Raises ContractError if the encoder gives anything that is
         not a finite number.
         """
+        scores = []
         arrays = {
             name: np.stack([request.arrays[name] for request in requests]) for name in self.inputs
         }
-        return self.score_rows(arrays, [request.indices for request in requests])
-
-    @property
-    def inputs(self) -> frozenset[str]:
-        """Return the names of the arrays that scoring takes."""
-        return frozenset({*self._spec.inputs, "items"})
-
-    def score_rows(self, arrays: Arrays, wanted: Sequence[Int64s | None]) -> list[Float32s]:
-        """Return the scores of each row of a batch as `score` does; `wanted` as its `indices`.
-
-        Windows may be shorter than the bundle's: padding changes no score, and costs as much as
-        events do.
-        """
-        query, copy_weights = self.encode(arrays)
-        whole = [row for row, indices in enumerate(wanted) if indices is None]
-        catalogue = dict(zip(whole, self._products(query[whole]), strict=True))
-        scores = []
-        for row, indices in enumerate(wanted):
-            bonus = self._copy_bonus(arrays["items"][row], copy_weights, row)
-            if indices is None:
-                scores.append(_without_padding(catalogue[row] + bonus))
+        for (query, bonus), request in zip(self._encoded(arrays), requests, strict=True):
+            if request.indices is None:
+                every = self._rows.products(query[None])[0]
+                bonus.add_to(every)
+                every[0] = 0.0
+                scores.append(every)
             else:
-                gathered = self.vectors(indices) @ query[row]
-                scores.append(gathered + (bonus[indices] if bonus.ndim else bonus))
+                products = self._rows.of(request.indices) @ query
+                scores.append(products + bonus.of_each(request.indices))
         return scores
 
     def score_batch(self, arrays: Arrays) -> Float32s:
@@ -136,6 +129,14 @@ class Ranker:
             for row in range(rows)
         ]
         return np.stack(self.score(requests))
+
+    def _encoded(self, arrays: Arrays) -> list[tuple[Float32s, Bonus]]:
+        """Return each window's query vector, (dim,), and the bonus of its own items."""
+        queries, copy_weights = self.encode(arrays)
+        if copy_weights is None:
+            return [(query, Bonus.nothing()) for query in queries]
+        bonuses = map(Bonus, arrays["items"], copy_weights)
+        return list(zip(queries, bonuses, strict=True))
 
     def encode(self, arrays: Arrays) -> tuple[Float32s, Float32s | None]:
         """Run the encoder: the query vectors (batch, dim), and (batch, window_len) copy weights."""
@@ -149,20 +150,6 @@ class Ranker:
             if name in outputs and not np.isfinite(outputs[name]).all():
                 raise ContractError(f"the encoder's {name!r} holds numbers that are not finite")
         return outputs[QUERY_OUTPUT], outputs.get(COPY_OUTPUT)
-
-    def _products(self, query: Float32s) -> Float32s:
-        """Return the products of query vectors with every item, (queries, num_items + 1)."""
-        mapped: Float32s = query @ self._item_matrix.T
-        return np.hstack([mapped, query @ self._added.T]) if len(self._added) else mapped
-
-    def _copy_bonus(
-        self, items: Int64s, copy_weights: Float32s | None, row: int
-    ) -> NDArray[np.float32]:
-        """Return what an item's own past adds to its score: (num_items + 1,), or () for nothing."""
-        if copy_weights is None:
-            return np.zeros((), np.float32)
-        summed = np.bincount(items, weights=copy_weights[row], minlength=self.num_rows)
-        return summed.astype(np.float32)
 
 
 def open_encoder(path: Path, spec: FeatureSpec, *, num_threads: int) -> ort.InferenceSession:
@@ -201,8 +188,3 @@ def _listed(names: Iterable[str]) -> str:
 
 def _first_line(exc: Exception) -> str:
     return str(exc).partition("\n")[0]
-
-
-def _without_padding(scores: Float32s) -> Float32s:
-    scores[0] = 0.0
-    return scores

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from service.allowed import Allowed, Only
 from service.answering import MAX_LIST, Answers
 from service.choosing import Choice, choose, seen_by
 from service.contract.errors import ContractError
@@ -36,7 +37,6 @@ from service.recommendation import (
     RecommendationQuery,
 )
 from service.reranking import Basis, rerank
-from service.retrieval import Candidates
 from service.serving_model import ModelSource, Ranked, RankJob, ServingModel
 from service.store.exposures import Shown
 from service.store.history import History
@@ -121,7 +121,7 @@ class Recommender:
             stored = await self._read_history(query.user_id, degraded, deadline)
             case = self._case(model, _as_recommendation(query), stored, deadline)
             known = case.choice.known
-            picks = await self._picks(case, known, len(known.indices), degraded)
+            picks = await self._picks(case, known, len(known), degraded)
             basis = Basis(picks, case.point, case.asked.time_ms)
             items = rerank(model.bundle, query, basis)
             return self._answers.reranked(items, case.choice, model, query, degraded)
@@ -173,18 +173,18 @@ class Recommender:
         there = {one.pick.index for one in listed}
         if there.issuperset(case.choice.included.tolist()):
             return listed
-        candidates = Candidates(case.choice.included, is_catalogue=False)
-        included = await self._picks(case, candidates, len(case.choice.included), degraded)
+        wanted_anyway = Only(case.choice.included)
+        included = await self._picks(case, wanted_anyway, len(wanted_anyway), degraded)
         return with_included(listed, included, room)
 
     async def _picks(
-        self, case: _Case, candidates: Candidates, depth: int, degraded: list[str]
+        self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]
     ) -> Ranked:
-        """Return the best of some candidates: by the model, or else by the ladder."""
+        """Return the best of what is allowed: by the model, or else by the ladder."""
         ranked: Ranked = []
         if not case.choice.all_seen and DEGRADED_MODEL not in degraded:
-            ranked = await self._rank(case, candidates, depth, degraded)
-        return ranked or self._climb(case, candidates, depth)
+            ranked = await self._rank(case, allowed, depth, degraded)
+        return ranked or self._climb(case, allowed, depth)
 
     async def _shown(
         self, query: RecommendationQuery, degraded: list[str], deadline: Deadline
@@ -252,9 +252,7 @@ class Recommender:
             offset = last or self._default_tz_offset_min
         return Asked(now_ms, offset)
 
-    async def _rank(
-        self, case: _Case, candidates: Candidates, depth: int, degraded: list[str]
-    ) -> Ranked:
+    async def _rank(self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]) -> Ranked:
         """Return the model's best, nothing if it has nothing to go by or fails."""
         bundle = case.model.bundle
         past, items = with_examples(
@@ -263,7 +261,7 @@ class Recommender:
         # The encoder knows the bundle's own items; later ones are no rows of its table.
         if bundle.num_trained < len(bundle.vocabulary):
             items = np.where(items <= bundle.num_trained, items, 0)
-        if not items.any() or not len(candidates.indices):
+        if not items.any() or not len(allowed):
             return []
         features = bundle.manifest.features
         time_ms = case.point.time_ms if features.uses_request_time else UNKNOWN_TIME_MS
@@ -271,14 +269,14 @@ class Recommender:
         window = build_window(past, items, bundle.type_indices)
         try:
             async with case.deadline.whole():
-                job = RankJob(window, point, candidates, depth, bundle.ranker)
+                job = RankJob(window, point, allowed, depth, bundle.ranker)
                 return await case.model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=_said(exc))
             degraded.append(DEGRADED_MODEL)
             return []
 
-    def _climb(self, case: _Case, candidates: Candidates, depth: int) -> Ranked:
+    def _climb(self, case: _Case, allowed: Allowed, depth: int) -> Ranked:
         """Return the ladder's best: own repeats, nearby, popular now or at this hour, or ever."""
         hour = local_hour(case.point.time_ms, case.point.tz_offset_min)
         bundle, live = case.model.bundle, case.model.live
@@ -291,7 +289,7 @@ class Recommender:
             *([now, at_hour] if live.says_enough else [at_hour, now]),
             Rung("popular", overall),
         ]
-        return climb(rungs, candidates.indices, depth, len(bundle.vocabulary))
+        return climb(rungs, allowed, depth)
 
 
 def _said(error: Exception) -> str:

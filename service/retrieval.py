@@ -6,31 +6,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.allowed import AllBut, Allowed, Only
 from service.contract.features import Int64s
 from service.contract.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The items a request may be answered with.
+    """The items a request may be answered with: the known ones, and ids of the caller's list.
 
-    `indices` is ascending and without repeats; `unknown` are the caller's ids that the catalogue
-    does not have, in the caller's order, once each; `is_catalogue` says that there was no list.
+    `unknown` are those that the catalogue does not have, in the caller's order, once each.
     """
 
-    indices: Int64s
+    known: Allowed
     unknown: tuple[str, ...] = ()
-    is_catalogue: bool = True
 
 
 def retrieve(vocabulary: Vocabulary, listed: Sequence[str] | None) -> Candidates:
     """Return the caller's candidates, or the whole catalogue if there is no list."""
     if listed is None:
-        return Candidates(np.arange(1, len(vocabulary) + 1, dtype=np.int64))
+        return Candidates(AllBut(np.zeros(0, np.int64), len(vocabulary)))
     once = tuple(dict.fromkeys(listed))
     indices = vocabulary.indices(once)
     unknown = tuple(text for text, index in zip(once, indices, strict=True) if not index)
-    return Candidates(np.sort(indices[indices > 0]), unknown, is_catalogue=False)
+    return Candidates(Only(np.sort(indices[indices > 0])), unknown)
 
 
 def known_indices(vocabulary: Vocabulary, ids: Iterable[str]) -> Int64s:

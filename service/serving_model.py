@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from service.allowed import Allowed
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
@@ -14,9 +15,7 @@ from service.contract.errors import ContractError
 from service.contract.features import RequestPoint, Window, encode_windows
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
-from service.ordering import top_k
-from service.ranker import Ranker
-from service.retrieval import Candidates
+from service.ranker import Ranker, Wanted
 
 Ranked = list[Pick]
 # Catalogues up to this many items are ranked on the event loop, in about a millisecond a request.
@@ -25,20 +24,20 @@ MAX_ROWS_ON_LOOP = 100_000
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What a ranking needs: window, time and place, candidates, how many to return, and by whom.
+    """What a ranking needs: window, time and place, what is allowed, how many, and by whom.
 
     The ranker is the one of the request's view: items may be put while the job waits.
     """
 
     window: Window
     point: RequestPoint
-    candidates: Candidates
+    allowed: Allowed
     k: int
     ranker: Ranker
 
 
 class Ranking(Protocol):
-    """Ranks one window's candidates, in a batch with whoever asks at the same time."""
+    """Ranks what one window may be answered with, in a batch with whoever asks at the same time."""
 
     async def submit(self, item: RankJob) -> Ranked:
         """Return the best k of the job; raises ContractError, Overloaded or NotReady."""
@@ -189,7 +188,7 @@ class Rankings:
 
     async def rank(self, jobs: list[RankJob]) -> list[Ranked | ContractError]:
         """Return each job's best k by the model, or why there are none."""
-        if max(job.ranker.num_rows for job in jobs) <= MAX_ROWS_ON_LOOP:
+        if max(job.ranker.num_rows_read for job in jobs) <= MAX_ROWS_ON_LOOP:
             return rank_jobs(jobs, self._window_len)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, rank_jobs, jobs, self._window_len)
@@ -230,12 +229,11 @@ def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> lis
     # No longer than needed: every position costs as much, padding too.
     length = min(window_len, max(1, *(len(window) for window in windows)))
     arrays = encode_windows(windows, [job.point for job in jobs], length, ranker.inputs)
-    wanted = [None if job.candidates.is_catalogue else job.candidates.indices for job in jobs]
-    ranked = []
-    for job, scores in zip(jobs, ranker.score_rows(arrays, wanted), strict=True):
-        indices = job.candidates.indices
-        own = scores[indices] if job.candidates.is_catalogue else scores
-        best, best_scores = top_k(indices, own, job.k)
-        pairs = zip(best.tolist(), best_scores.tolist(), strict=True)
-        ranked.append([Pick(index, score, "model") for index, score in pairs])
-    return ranked
+    wanted = [Wanted(job.allowed, job.k) for job in jobs]
+    return [
+        [
+            Pick(index, score, "model")
+            for index, score in zip(best.tolist(), scores.tolist(), strict=True)
+        ]
+        for best, scores in ranker.rank(arrays, wanted)
+    ]

@@ -33,6 +33,7 @@ from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
 from training.dataset import past_window
 from training.evaluate import headline_rule
+from training.item_index import write_item_index
 from training.model.batch import serving_batch
 from training.model.sequence_model import SequenceModel
 from training.model_config import ModelConfig
@@ -110,7 +111,7 @@ def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     parity = _write_files(loaded, aside)
-    manifest = _manifest(loaded, aside, parity)
+    manifest = _manifest(loaded, aside, parity, write_item_index(loaded, aside))
     document = manifest.model_dump_json(indent=2) + "\n"
     (aside / contract.MANIFEST_FILE).write_text(document, encoding="utf-8")
     contract.verify_files(aside, contract.read_manifest(aside))
@@ -264,9 +265,12 @@ def _write_popularity(loaded: LoadedRun, folder: Path) -> None:
     pq.write_table(table, folder / contract.POPULARITY_FILE, compression="zstd")
 
 
-def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manifest:
+def _manifest(
+    loaded: LoadedRun, folder: Path, parity: float, index: contract.ItemIndexSpec | None
+) -> contract.Manifest:
     config, inputs, model = loaded.config, loaded.inputs, loaded.model
-    files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
+    names = (*contract.BUNDLE_FILES, *((contract.ITEM_INDEX_FILE,) if index else ()))
+    files = {name: contract.file_sha256(folder / name) for name in names}
     rule = headline_rule(inputs.info.repeat_share)
     manifest = contract.Manifest(
         schema_version=contract.SchemaVersion(
@@ -298,6 +302,7 @@ def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manife
             name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")
         },
         licence_notice=inputs.info.licence_notice,
+        item_index=index,
     )
     return manifest.model_copy(update={"bundle_version": contract.content_version(manifest)})
 

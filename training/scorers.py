@@ -57,13 +57,20 @@ class OnnxScorer:
 
     def score(self, arrays: Arrays) -> Float32s:
         """Return query · item plus the copy bonus for all items, (cases, num_items + 1)."""
-        fed = {name: arrays[name] for name in self._inputs}
-        found = dict(zip(self._outputs, self._session.run(self._outputs, fed), strict=True))
+        found = self._run(arrays)
         scores: Float32s = found[QUERY_OUTPUT] @ self._item_matrix.T
         if COPY_OUTPUT in found:
             rows = np.arange(len(scores))[:, None]
             np.add.at(scores, (rows, arrays["items"]), found[COPY_OUTPUT])
         return scores
+
+    def queries(self, arrays: Arrays) -> Float32s:
+        """Return the query vectors of encoded windows, (cases, dim)."""
+        return self._run(arrays)[QUERY_OUTPUT]
+
+    def _run(self, arrays: Arrays) -> dict[str, Float32s]:
+        fed = {name: arrays[name] for name in self._inputs}
+        return dict(zip(self._outputs, self._session.run(self._outputs, fed), strict=True))
 
 
 def copies(model: SequenceModel) -> bool:

@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -25,6 +25,8 @@ ITEM_MATRIX_FILE = "item_matrix.npy"
 ITEMS_FILE = "items.parquet"
 POPULARITY_FILE = "popularity.parquet"
 GOLDEN_FILE = "golden.npz"
+# Of large catalogues only.
+ITEM_INDEX_FILE = "item_index.faiss"
 CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
@@ -82,12 +84,27 @@ class MetricReport(_Strict):
     results: dict[str, dict[str, float]]
 
 
+class ItemIndexSpec(_Strict):
+    """The index of nearest items: what it was made of, how it is asked, and how well it finds.
+
+    `num_probes` of `num_cells` cells are read for a list of 10. `recall_at_10` is the share of the
+    exact 10 best that were found, over the query vectors of `num_queries` windows of the log.
+    """
+
+    matrix_sha256: str
+    num_cells: int = Field(ge=1)
+    num_probes: int = Field(ge=1)
+    recall_at_10: float = Field(ge=0, le=1)
+    num_queries: int = Field(ge=1)
+
+
 class Manifest(_Strict):
     """The description of one bundle.
 
     `num_items` excludes padding; the item matrix is (num_items + 1, dim), row 0 unused.
     `exclude_seen` is what a request gets that does not say: `all` where users do not come back
-    to items, `none` where they do. `created_at` is RFC 3339 in UTC.
+    to items, `none` where they do. `created_at` is RFC 3339 in UTC. `item_index` describes
+    ITEM_INDEX_FILE, if there is one (since 1.2).
     """
 
     schema_version: SchemaVersion
@@ -108,6 +125,7 @@ class Manifest(_Strict):
     metrics: tuple[MetricReport, ...]
     library_versions: dict[str, str]
     licence_notice: str = ""
+    item_index: ItemIndexSpec | None = None
 
 
 def file_sha256(path: Path) -> str:
@@ -123,6 +141,9 @@ def content_version(manifest: Manifest) -> str:
     so equal content has an equal version and a changed field is found out.
     """
     document = manifest.model_dump(mode="json", exclude={"bundle_version", "created_at"})
+    if manifest.item_index is None:
+        # As if the field were not there: the versions of older bundles were made without it.
+        del document["item_index"]
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -166,7 +187,8 @@ def read_manifest(bundle: Path) -> Manifest:
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:
     """Raise BundleMismatch unless every file is there with the hash that the manifest states."""
-    missing = sorted(set(BUNDLE_FILES) - set(manifest.files))
+    needed = {*BUNDLE_FILES, *([ITEM_INDEX_FILE] if manifest.item_index else ())}
+    missing = sorted(needed - set(manifest.files))
     if missing:
         raise BundleMismatch(f"{bundle}: the manifest names no hash of {', '.join(missing)}")
     for name, expected in sorted(manifest.files.items()):

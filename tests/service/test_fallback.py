@@ -1,9 +1,10 @@
 import numpy as np
 
+from service.allowed import AllBut, Only
 from service.contract.vocabulary import Vocabulary
 from service.fallback import MS_PER_HOUR, RankedList, Rung, climb, live_list, local_hour, repeats
 
-ALL = np.arange(1, 6)
+ALL = AllBut(np.zeros(0, np.int64), num_items=5)
 
 
 def test_each_item_comes_from_the_first_rung_that_has_it() -> None:
@@ -12,7 +13,7 @@ def test_each_item_comes_from_the_first_rung_that_has_it() -> None:
         Rung("repeat", RankedList.of([(2, 3.0)])),
         Rung("popular", RankedList.of([(4, 9.0), (2, 8.0)])),
     ]
-    picks = climb(rungs, ALL, k=2, num_items=5)
+    picks = climb(rungs, ALL, k=2)
     assert [(pick.index, pick.source, pick.score) for pick in picks] == [
         (2, "repeat", 3.0),
         (4, "popular", 9.0),
@@ -21,7 +22,7 @@ def test_each_item_comes_from_the_first_rung_that_has_it() -> None:
 
 def test_the_ladder_ends_with_the_whole_catalogue() -> None:
     """An answer is as long as what may be shown, even if nothing is popular."""
-    picks = climb([], np.array([2, 5]), k=10, num_items=5)
+    picks = climb([], Only(np.array([2, 5])), k=10)
     assert [(pick.index, pick.source, pick.score) for pick in picks] == [
         (2, "popular", 0.0),
         (5, "popular", 0.0),
@@ -31,7 +32,7 @@ def test_the_ladder_ends_with_the_whole_catalogue() -> None:
 def test_what_may_not_be_shown_is_on_no_rung() -> None:
     """Popular items are filtered as all others are."""
     rung = Rung("popular", RankedList.of([(1, 2.0), (3, 1.0)]))
-    assert [pick.index for pick in climb([rung], np.array([3]), k=5, num_items=5)] == [3]
+    assert [pick.index for pick in climb([rung], Only(np.array([3])), k=5)] == [3]
 
 
 def test_repeats_are_by_weight_and_then_by_how_lately_they_came() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from service.app import create_app
@@ -12,6 +11,7 @@ from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.errors import ContractError
 from service.contract.features import RequestPoint, encode_window
+from service.item_rows import ItemRows
 from service.ranker import Ranker, ScoreRequest
 from tests.builders import (
     ITEM_ROWS,
@@ -345,7 +345,7 @@ async def test_a_failing_model_is_replaced_by_the_users_own_items(
         def encode(self, arrays: Any) -> Any:
             raise ContractError("no numbers today")
 
-    broken = BrokenRanker(None, np.asarray(bundle.item_matrix), bundle.manifest.features)
+    broken = BrokenRanker(None, ItemRows(bundle.item_matrix), bundle.manifest.features)
     app = create_app(
         settings,
         **fake_stores(history=history),

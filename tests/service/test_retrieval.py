@@ -9,13 +9,13 @@ ITEMS = Vocabulary(["a", "b", "c"])
 def test_without_a_list_the_candidates_are_the_catalogue() -> None:
     """Indices start at 1; 0 is padding and never a candidate."""
     found = retrieve(ITEMS, None)
-    assert (found.indices.tolist(), found.unknown, found.is_catalogue) == ([1, 2, 3], (), True)
+    assert (found.known.first(9).tolist(), len(found.known), found.unknown) == ([1, 2, 3], 3, ())
 
 
 def test_listed_candidates_count_once_and_unknown_ones_are_told_apart() -> None:
     """The caller's order is kept for the unknown ones: it is all there is to rank them by."""
     found = retrieve(ITEMS, ["z", "c", "y", "a", "c", "z"])
-    assert (found.indices.tolist(), found.unknown) == ([1, 3], ("z", "y"))
+    assert (found.known.first(9).tolist(), found.unknown) == ([1, 3], ("z", "y"))
 
 
 def test_ids_that_the_catalogue_lacks_have_no_index() -> None:
