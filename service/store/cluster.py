@@ -71,6 +71,10 @@ class ClusterClient:
         """Return the strings at keys, group by group, or the error that a group's node met."""
         return await self.send([("MGET", *group) for group in groups])
 
+    def slot_group(self, partition: int) -> int:
+        """Return the same for partitions whose keys one script may touch: each is a slot."""
+        return partition
+
     async def ask_every(self, *command: str) -> dict[str, Any]:
         """Return every node's reply, or the error it met, by the node's name; replicas too."""
         await self._start()

@@ -1,6 +1,7 @@
 """Exposures in Redis: note what was shown, and find it again by the answer or by the user."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,12 +68,19 @@ class ExposureStore:
         if not self._prepared:
             await prepare_store(self._client, self._settings, self._metrics, warn=False)
             self._prepared = True
+        # Keys of one slot may go together, and on a single server all are in one.
+        together: defaultdict[object, list[int]] = defaultdict(list)
+        for place, exposure in enumerate(exposures):
+            together[self._client.slot_group(_partition_of(exposure))].append(place)
+        calls = [self._call([exposures[at] for at in places]) for places in together.values()]
         with translate_redis_errors(self._metrics, "expose"):
-            answers = await self._script.run(self._client, [self._call(one) for one in exposures])
-        return [
-            unavailable(self._metrics, "expose", answer) if isinstance(answer, Exception) else None
-            for answer in answers
-        ]
+            answers = await self._script.run(self._client, calls)
+        errors: list[ServiceError | None] = [None] * len(exposures)
+        for places, answer in zip(together.values(), answers, strict=True):
+            if isinstance(answer, Exception):
+                for place in places:
+                    errors[place] = unavailable(self._metrics, "expose", answer)
+        return errors
 
     async def find(self, recommendation_ids: Sequence[str]) -> Mapping[str, Exposure]:
         """Return the answers that are known by their ids, without their users; one round trip.
@@ -106,31 +114,47 @@ class ExposureStore:
             [packed] = await pipeline.execute()
         return decode_shown(packed)
 
-    def _call(self, exposure: Exposure) -> ScriptCall:
+    def _call(self, exposures: Sequence[Exposure]) -> ScriptCall:
         settings = self._settings
-        partition = int(exposure.recommendation_id[: keys.PARTITION_DIGITS], 16)
-        call_keys = [
-            keys.answer_key(partition, exposure.recommendation_id),
-            keys.stream_key(partition),
-        ]
-        if exposure.user_id is not None:
-            call_keys += [
-                keys.shown_key(partition, exposure.user_id),
-                keys.tombstone_key(partition, exposure.user_id),
-            ]
-        impressions = encode_impressions(exposure)
+        call_keys: list[str] = []
         args: list[bytes | str | int | float] = [
-            encode_answer(exposure, impressions),
             settings.attribution_s,
-            encode_exposure(exposure, impressions),
             settings.stream_max_events,
             settings.history_ttl_days * keys.SECONDS_PER_DAY,
-            encode_shown(exposure),
             keys.SHOWN_MAX_ITEMS * SHOWN_BYTES,
             keys.SHOWN_TTL_S,
-            exposure.timestamp_ms,
         ]
+        for exposure in exposures:
+            own_keys = _keys_of(exposure)
+            impressions = encode_impressions(exposure)
+            call_keys += own_keys
+            args += (
+                len(own_keys),
+                encode_answer(exposure, impressions),
+                encode_exposure(exposure, impressions),
+                encode_shown(exposure),
+                exposure.timestamp_ms,
+            )
         return ScriptCall(call_keys, args)
+
+
+def _partition_of(exposure: Exposure) -> int:
+    return int(exposure.recommendation_id[: keys.PARTITION_DIGITS], 16)
+
+
+def _keys_of(exposure: Exposure) -> list[str]:
+    partition = _partition_of(exposure)
+    of_answer = [
+        keys.answer_key(partition, exposure.recommendation_id),
+        keys.stream_key(partition),
+    ]
+    if exposure.user_id is None:
+        return of_answer
+    return [
+        *of_answer,
+        keys.shown_key(partition, exposure.user_id),
+        keys.tombstone_key(partition, exposure.user_id),
+    ]
 
 
 def encode_exposure(exposure: Exposure, impressions: bytes) -> bytes:

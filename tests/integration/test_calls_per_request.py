@@ -103,7 +103,7 @@ async def test_requests_of_one_moment_share_both(
     assert sum(encoder_calls) == NUM_USERS
     assert len(encoder_calls) <= 2
     assert called["mget"] <= 2
-    assert sum(called[name] for name in BEHIND_THE_ANSWER) == NUM_USERS
+    assert 1 <= sum(called[name] for name in BEHIND_THE_ANSWER) <= 3
 
 
 async def test_without_a_user_nothing_is_read(
