@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -144,3 +145,14 @@ def test_the_stream_carries_what_is_known_of_an_event() -> None:
         "value": 4.5,
         "context": {"page": "home"},
     }
+
+
+@settings(deadline=None, max_examples=60)
+@given(EVENTS, st.none() | IDS, st.dictionaries(IDS, IDS | st.integers() | st.booleans()))
+def test_the_stream_carries_any_event_as_json(
+    event: Event, recommendation_id: str | None, context: dict[str, str | int | bool]
+) -> None:
+    """The JSON is put together by hand, so quotes and control characters have to be escaped."""
+    whole = replace(event, recommendation_id=recommendation_id, context=context)
+    known = {name: value for name, value in asdict(whole).items() if value not in (None, {})}
+    assert json.loads(encode_payload(whole)) == known
