@@ -155,7 +155,7 @@ def encode_events(events: Sequence[Event]) -> bytes:
     numbers = {
         name: struct.pack(f"<{len(events)}f", *map(_float32, column))
         for name, column in columns.items()
-        if any(number is not None for number in column)
+        if column.count(None) < len(column)
     }
     return _packed([event.item_id for event in events], fixed, numbers)
 
@@ -163,19 +163,22 @@ def encode_events(events: Sequence[Event]) -> bytes:
 def encode_payload(event: Event) -> bytes:
     """Return an event as the stream carries it: JSON without the fields that are not known."""
     # By hand, in a quarter of the time of `json.dumps`; numbers are written as it writes them.
-    texts = [("event_id", event.event_id), ("user_id", event.user_id), ("item_id", event.item_id)]
-    parts = [f'"{name}":{encode_basestring(text)}' for name, text in texts]
-    parts += [f'"event_type":"{event.event_type}"', f'"timestamp_ms":{event.timestamp_ms}']
+    quoted = encode_basestring
+    text = (
+        f'{{"event_id":{quoted(event.event_id)},"user_id":{quoted(event.user_id)}'
+        f',"item_id":{quoted(event.item_id)},"event_type":"{event.event_type}"'
+        f',"timestamp_ms":{event.timestamp_ms}'
+    )
     for name in _PAYLOAD_NUMBERS:
         number = getattr(event, name)
         if number is not None:
-            parts.append(f'"{name}":{number!r}')
+            text += f',"{name}":{number!r}'
     if event.recommendation_id is not None:
-        parts.append(f'"recommendation_id":{encode_basestring(event.recommendation_id)}')
+        text += f',"recommendation_id":{quoted(event.recommendation_id)}'
     if event.context:
         context = json.dumps(dict(event.context), ensure_ascii=False, separators=(",", ":"))
-        parts.append(f'"context":{context}')
-    return f"{{{','.join(parts)}}}".encode()
+        text += f',"context":{context}'
+    return (text + "}").encode()
 
 
 def decode_history(packed: bytes | None, seen: bytes | None, oldest_ms: int = 0) -> History:

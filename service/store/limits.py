@@ -10,6 +10,7 @@ from service.store import keys
 
 Argument: TypeAlias = bytes | str | int | float
 # By event type, its code from 1: what an event adds to its item's counter.
+_LIMITS = struct.Struct("<8d")
 WEIGHTS = struct.pack(f"<{len(EVENT_WEIGHTS)}d", *EVENT_WEIGHTS.values())
 # A stream that carries no events still tells collectors of erasures.
 MIN_STREAM_ENTRIES = 1_000
@@ -49,7 +50,7 @@ def erase_limits(settings: Settings, now_ms: int) -> list[Argument]:
 def _limits(
     settings: Settings, now_ms: int, stream_max_events: int, foreign_seen: bytes, num_users: int
 ) -> list[Argument]:
-    return [
+    limits = _LIMITS.pack(
         settings.max_events,
         settings.max_seen,
         settings.history_ttl_days * keys.SECONDS_PER_DAY,
@@ -57,7 +58,6 @@ def _limits(
         keys.COUNTER_TTL_S,
         keys.COUNTER_MAX_ITEMS,
         oldest_ms(now_ms, settings),
-        foreign_seen,
-        WEIGHTS,
         num_users,
-    ]
+    )
+    return [limits, foreign_seen, WEIGHTS]
