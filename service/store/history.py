@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from service.batcher import Batcher
 from service.config import Settings
-from service.contract.events import EVENT_WEIGHTS, Event
+from service.contract.events import Event
 from service.deadline import Deadline
 from service.errors import ServiceError, StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
@@ -21,7 +21,7 @@ from service.store.client import (
     translate_redis_errors,
     unavailable,
 )
-from service.store.history_codec import History, decode_history, encode_event, encode_payload
+from service.store.history_codec import History, decode_history, encode_events, encode_payload
 from service.store.limits import append_limits, oldest_ms
 from service.store.outcomes import DUPLICATE, Appended
 from service.store.people import PeopleStore
@@ -43,12 +43,19 @@ def system_now_ms() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _UserAppend:
-    """One user's events of one post: the script's call, and where the events were in the post."""
+class _Append:
+    """One post's events of the users of one partition: the script's call.
+
+    `places` are, user by user, where their events were in the post, in order of time.
+    """
 
     post: int
-    positions: Sequence[int]
+    places: Sequence[Sequence[int]]
     call: ScriptCall
+
+    @property
+    def num_events(self) -> int:
+        return sum(map(len, self.places))
 
 
 class HistoryStore:
@@ -164,7 +171,7 @@ class HistoryStore:
         ]
         now_ms = self._now_ms()
         since_ms = oldest_ms(now_ms, self._settings)
-        for trip in _round_trips(self._user_appends(posts, now_ms)):
+        for trip in _round_trips(self._appends_of(posts, now_ms)):
             with translate_redis_errors(self._metrics, "append"):
                 answers = await self._script.run(self._client, [one.call for one in trip])
             for one, answer in zip(trip, answers, strict=True):
@@ -174,71 +181,74 @@ class HistoryStore:
     def _note(
         self,
         results: list[list[Appended] | StoreUnavailable],
-        one: _UserAppend,
+        one: _Append,
         answer: list[int] | Exception,
         since_ms: int,
     ) -> None:
-        """Put one user's answer where the caller's events were; an error is all the caller's."""
+        """Put a call's answer where the caller's events were; an error is all the caller's."""
         result = results[one.post]
         if isinstance(answer, Exception):
             results[one.post] = unavailable(self._metrics, "append", answer)
         elif isinstance(result, list):
-            for position, number in zip(one.positions, answer[1:], strict=True):
-                result[position] = Appended.of(number, since_ms)
+            numbers = iter(answer)
+            for places in one.places:
+                next(numbers)  # of seen records, which only a merge gives
+                for place in places:
+                    result[place] = Appended.of(next(numbers), since_ms)
 
-    def _user_appends(self, posts: Sequence[Sequence[Event]], now_ms: int) -> list[_UserAppend]:
+    def _appends_of(self, posts: Sequence[Sequence[Event]], now_ms: int) -> list[_Append]:
         appends = []
         for post, events in enumerate(posts):
-            positions_of: defaultdict[str, list[int]] = defaultdict(list)
-            for position, event in enumerate(events):
-                positions_of[event.user_id].append(position)
-            for user_id, positions in positions_of.items():
-                # Stable: events of one time stay in the order in which they were sent.
-                positions.sort(key=lambda position: events[position].timestamp_ms)
-                call = self._call(user_id, [events[position] for position in positions], now_ms)
-                appends.append(_UserAppend(post, positions, call))
+            for partition, places in self._by_partition(events).items():
+                call = self._call(
+                    partition, [[events[place] for place in user] for user in places], now_ms
+                )
+                appends.append(_Append(post, places, call))
         return appends
 
-    def _call(self, user_id: str, events: Sequence[Event], now_ms: int) -> ScriptCall:
-        partition = self._partition(user_id)
-        call_keys = [
-            keys.history_key(partition, user_id),
-            keys.seen_key(partition, user_id),
-            keys.stream_key(partition),
-            keys.tombstone_key(partition, user_id),
-        ]
-        first_counter = len(call_keys) + 1
+    def _by_partition(self, events: Sequence[Event]) -> dict[int, list[list[int]]]:
+        """Return by partition, user by user, the places of the events in order of time."""
+        places_of: defaultdict[str, list[int]] = defaultdict(list)
+        for place, event in enumerate(events):
+            places_of[event.user_id].append(place)
+        users_of: defaultdict[int, list[list[int]]] = defaultdict(list)
+        for user_id, places in places_of.items():
+            # Stable: events of one time stay in the order in which they were sent.
+            places.sort(key=lambda place: events[place].timestamp_ms)
+            users_of[self._partition(user_id)].append(places)
+        return users_of
+
+    def _call(self, partition: int, users: Sequence[Sequence[Event]], now_ms: int) -> ScriptCall:
+        """Return the call that appends the events of users, each user's in order of time."""
         first_day = now_ms // keys.MS_PER_DAY - keys.COUNTER_DAYS + 1
-        days = {event.timestamp_ms // keys.MS_PER_DAY for event in events}
+        all_days = {event.timestamp_ms // keys.MS_PER_DAY for events in users for event in events}
         # Older days are no longer popular, and their counters have gone.
-        counted = {
-            day: place for place, day in enumerate(sorted(d for d in days if d >= first_day))
-        }
-        call_keys += [keys.counter_key(partition, day) for day in counted]
-        args = append_limits(self._settings, now_ms)
-        for event in events:
-            place = counted.get(event.timestamp_ms // keys.MS_PER_DAY)
-            args += (
-                encode_event(event),
-                event.item_id,
-                EVENT_WEIGHTS[event.event_type],
-                0 if place is None else place + first_counter,
-                encode_payload(event),
+        days = sorted(day for day in all_days if day >= first_day)
+        call_keys = [keys.stream_key(partition)]
+        args = append_limits(self._settings, now_ms, len(users), days)
+        for events in users:
+            user_id = events[0].user_id
+            call_keys += (
+                keys.history_key(partition, user_id),
+                keys.seen_key(partition, user_id),
+                keys.tombstone_key(partition, user_id),
             )
+            args += (encode_events(events), b"\0".join(map(encode_payload, events)))
+        call_keys += [keys.counter_key(partition, day) for day in days]
         return ScriptCall(call_keys, args)
 
     def _partition(self, user_id: str) -> int:
         return keys.partition_of(user_id, self._settings.num_partitions)
 
 
-def _round_trips(appends: Sequence[_UserAppend]) -> list[list[_UserAppend]]:
+def _round_trips(appends: Sequence[_Append]) -> list[list[_Append]]:
     """Part the calls, in order, so that each trip but a single call has few events."""
-    trips: list[list[_UserAppend]] = []
+    trips: list[list[_Append]] = []
     size = MAX_EVENTS_PER_TRIP
     for one in appends:
-        if size + len(one.positions) > MAX_EVENTS_PER_TRIP:
+        if size + one.num_events > MAX_EVENTS_PER_TRIP:
             trips.append([])
             size = 0
         trips[-1].append(one)
-        size += len(one.positions)
+        size += one.num_events
     return trips

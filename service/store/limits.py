@@ -1,11 +1,17 @@
 """How much is kept of a user and for how long, as the scripts are told."""
 
+import struct
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from service.config import Settings
+from service.contract.events import EVENT_WEIGHTS
 from service.store import keys
 
 Argument: TypeAlias = bytes | str | int | float
+# By event type, its code from 1: what an event adds to its item's counter.
+_LIMITS = struct.Struct("<8d")
+WEIGHTS = struct.pack(f"<{len(EVENT_WEIGHTS)}d", *EVENT_WEIGHTS.values())
 # A stream that carries no events still tells collectors of erasures.
 MIN_STREAM_ENTRIES = 1_000
 
@@ -15,14 +21,19 @@ def oldest_ms(now_ms: int, settings: Settings) -> int:
     return max(0, now_ms - settings.retention_days * keys.MS_PER_DAY)
 
 
-def append_limits(settings: Settings, now_ms: int) -> list[Argument]:
-    """Return the first arguments of `append_events.lua` when a user posts events."""
-    return _limits(settings, now_ms, settings.stream_max_events, b"")
+def append_limits(
+    settings: Settings, now_ms: int, num_users: int, days: Sequence[int]
+) -> list[Argument]:
+    """Return the first arguments of `append_events.lua` when users post events.
+
+    `days` are those, since the epoch, whose counters the call names.
+    """
+    return [*_limits(settings, now_ms, settings.stream_max_events, b"", num_users), *days]
 
 
 def merge_limits(settings: Settings, now_ms: int, seen: bytes) -> list[Argument]:
     """Return the first arguments when events come from another user: nothing enters the stream."""
-    return _limits(settings, now_ms, 0, seen)
+    return _limits(settings, now_ms, 0, seen, 1)
 
 
 def erase_limits(settings: Settings, now_ms: int) -> list[Argument]:
@@ -37,9 +48,9 @@ def erase_limits(settings: Settings, now_ms: int) -> list[Argument]:
 
 
 def _limits(
-    settings: Settings, now_ms: int, stream_max_events: int, foreign_seen: bytes
+    settings: Settings, now_ms: int, stream_max_events: int, foreign_seen: bytes, num_users: int
 ) -> list[Argument]:
-    return [
+    limits = _LIMITS.pack(
         settings.max_events,
         settings.max_seen,
         settings.history_ttl_days * keys.SECONDS_PER_DAY,
@@ -47,5 +58,6 @@ def _limits(
         keys.COUNTER_TTL_S,
         keys.COUNTER_MAX_ITEMS,
         oldest_ms(now_ms, settings),
-        foreign_seen,
-    ]
+        num_users,
+    )
+    return [limits, foreign_seen, WEIGHTS]

@@ -20,7 +20,13 @@ from service.store.exposures import (
     encode_exposure,
     encode_impressions,
 )
-from service.store.history_codec import HEADER_BYTES, RECORD_BYTES, SEEN_BYTES, encode_payload
+from service.store.history_codec import (
+    FIXED_BYTES,
+    HEADER_BYTES,
+    NUMBER_BYTES,
+    SEEN_BYTES,
+    encode_payload,
+)
 
 Rounded: TypeAlias = Callable[[float], float]
 
@@ -48,6 +54,8 @@ SORTED_NODE_BYTES = 17
 LEVEL_BYTES = 16
 LEVEL_SHARE = 0.25
 MAX_LEVELS = 8
+# Seen items up to here have no more room than they need: SEEN_REWRITTEN in the script.
+REWRITTEN_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,8 @@ class StoreLoad:
 
     `num_shown_users` were shown something in the last 7 days, `num_shown` places each; answers
     are those of the last 2 days. `num_counted` items have weights in each partition on each of
-    `num_days`; a day's counters live four days.
+    `num_days`; a day's counters live four days. Of value, duration, latitude and longitude,
+    `num_numbers` are sent with events.
     """
 
     num_users: int
@@ -74,6 +83,7 @@ class StoreLoad:
     item_id_bytes: int
     user_id_bytes: int
     title_bytes: int
+    num_numbers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +162,31 @@ def table_bytes(num_entries: int) -> float:
 
 
 def grown_bytes(record_bytes: int, num_records: int) -> int:
-    """Return the room of a value to which records were appended one at a time.
+    """Return the room of a value to which records were added one at a time.
 
-    Whenever it is too small the server makes it twice as large as it has to be.
+    A short one is written anew, as `append_events.lua` does. Whenever a longer one is too small
+    the server makes it twice as large as it has to be.
+
+    >>> [grown_bytes(15, number) for number in (0, 273, 274, 1_000)]
+    [0, 4095, 8220, 16470]
     """
-    room = record_bytes
-    for number in range(2, num_records + 1):
-        if number * record_bytes > room:
-            room = 2 * number * record_bytes
-    return room if num_records else 0
+    size = room = record_bytes * num_records
+    if size > REWRITTEN_BYTES:
+        room = 2 * record_bytes * (REWRITTEN_BYTES // record_bytes + 1)
+        while room < size:
+            room = 2 * record_bytes * (room // record_bytes + 1)
+    return room
 
 
 def _histories(load: StoreLoad, rounded: Rounded) -> Part:
-    value = HEADER_BYTES + load.window * (RECORD_BYTES + load.item_id_bytes + 1)
+    value = HEADER_BYTES + load.window * _event_bytes(load)
     key = keys.history_key(_widest(load), "u" * load.user_id_bytes)
     num_keys = load.num_users if load.window else 0
     return Part("histories", num_keys, num_keys * _string(key, value, rounded))
+
+
+def _event_bytes(load: StoreLoad) -> int:
+    return FIXED_BYTES + NUMBER_BYTES * load.num_numbers + load.item_id_bytes + 1
 
 
 def _seen(load: StoreLoad, rounded: Rounded) -> Part:

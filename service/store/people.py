@@ -13,7 +13,7 @@ from service.store import keys
 from service.store.calls import ask, run_script
 from service.store.client import RedisClient, Script, ScriptCall, prepare_store
 from service.store.event_stream import PAGE, EventStream
-from service.store.history_codec import RECORD_BYTES, unpack_history
+from service.store.history_codec import unpack_history
 from service.store.limits import Argument, erase_limits, merge_limits, oldest_ms
 from service.store.outcomes import Erased, Merged
 from service.store.people_codec import (
@@ -202,20 +202,17 @@ class PeopleStore:
         """Append raw events and seen records to a user; those that are there are left alone."""
         partition = self._partition(into_user_id)
         names = [
+            keys.stream_key(partition),
             keys.history_key(partition, into_user_id),
             keys.seen_key(partition, into_user_id),
-            keys.stream_key(partition),
             keys.tombstone_key(partition, into_user_id),
         ]
         given.begin()
-        item_ids, records = unpack_history(packed)
-        raw = records.tobytes()
-        for start in range(0, max(len(item_ids), 1), MERGE_PAGE):
+        stored = unpack_history(packed)
+        for start in range(0, max(len(stored.item_ids), 1), MERGE_PAGE):
             args = merge_limits(self._settings, self._now_ms(), b"" if start else seen)
-            for at in range(start, min(start + MERGE_PAGE, len(item_ids))):
-                record = raw[at * RECORD_BYTES : (at + 1) * RECORD_BYTES]
-                # Neither weight nor counters nor stream: the events were counted once.
-                args += (record, item_ids[at], 0, 0, b"")
+            # Neither counters nor stream: the events were counted once.
+            args += (stored.part(start, start + MERGE_PAGE).pack(), b"")
             num_seen, *results = await self._run_script("merge", self._append, names, args)
             given.add(num_seen, results)
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.contract.events import EVENT_TYPES
 from service.store.exposures import decode_shown
 from service.store.history_codec import (
+    NUMBERS,
     TZ_UNIT_MIN,
     TZ_UNKNOWN,
-    record_times_ms,
     unpack_history,
     unpack_seen,
 )
@@ -84,10 +83,27 @@ class Held:
 
 def held_events(packed: bytes | None, oldest_ms: int = 0) -> tuple[HeldEvent, ...]:
     """Return the events of a stored history since `oldest_ms`; raises StoreMismatch."""
-    item_ids, records = unpack_history(packed, oldest_ms)
-    times_ms = record_times_ms(records).tolist()
-    rows = zip(item_ids, times_ms, records, strict=True)
-    return tuple(_held_event(item_id, time_ms, record) for item_id, time_ms, record in rows)
+    stored = unpack_history(packed, oldest_ms)
+    rows = zip(
+        stored.item_ids,
+        stored.timestamps_ms.tolist(),
+        stored.event_hashes,
+        stored.event_types.tolist(),
+        stored.tz_quarters.tolist(),
+        *(map(_known, stored.number(name)) for name in NUMBERS),
+        strict=True,
+    )
+    return tuple(
+        HeldEvent(
+            event_hash.tobytes().hex(),
+            item_id,
+            _type_name(code),
+            timestamp_ms,
+            None if quarters == TZ_UNKNOWN else quarters * TZ_UNIT_MIN,
+            *numbers,
+        )
+        for item_id, timestamp_ms, event_hash, code, quarters, *numbers in rows
+    )
 
 
 def seen_records(packed: bytes | None) -> tuple[SeenRecord, ...]:
@@ -95,7 +111,7 @@ def seen_records(packed: bytes | None) -> tuple[SeenRecord, ...]:
     return tuple(
         SeenRecord(
             item_hash=f"{int(record['item_hash']):016x}",
-            event_type=_type_name(record),
+            event_type=_type_name(int(record["event_type"])),
             event_hash=record["event_hash"].tobytes().hex(),
         )
         for record in unpack_seen(packed)
@@ -121,28 +137,12 @@ def entries_of_user(
     return found
 
 
-def _held_event(item_id: str, timestamp_ms: int, record: NDArray[np.void]) -> HeldEvent:
-    quarters = int(record["tz_quarters"])
-    return HeldEvent(
-        event_hash=record["event_hash"].tobytes().hex(),
-        item_id=item_id,
-        event_type=_type_name(record),
-        timestamp_ms=timestamp_ms,
-        tz_offset_min=None if quarters == TZ_UNKNOWN else quarters * TZ_UNIT_MIN,
-        value=_known(record["value"]),
-        duration_s=_known(record["duration_s"]),
-        lat=_known(record["lat"]),
-        lon=_known(record["lon"]),
-    )
-
-
-def _type_name(record: NDArray[np.void]) -> str:
-    code = int(record["event_type"])
+def _type_name(code: int) -> str:
     # A type of a newer build is told by its code rather than left out.
     return EVENT_TYPES[code - 1] if 0 < code <= len(EVENT_TYPES) else f"type {code}"
 
 
-def _known(number: NDArray[np.void]) -> float | None:
+def _known(number: np.float32) -> float | None:
     """Return the shortest decimal that means the stored 32 bits: 48.86, not 48.86000061."""
     return None if np.isnan(number) else float(str(number))
 

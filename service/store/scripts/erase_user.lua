@@ -9,7 +9,9 @@
 -- what `rewrite_stream.lua` has to be told to remove the entries' bytes too, '' if there are none.
 -- Byte offsets are those of history_codec.py.
 
-local HEADER, LAYOUT, RECORD, SEEN, FIXED, PAGE = 3, 1, 30, 15, 11, 250
+local SEEN, FIXED, PAGE = 15, 11, 250
+-- By layout of a history: where the times begin, from 0, and how far apart they are.
+local TIMES = { { 3, 30 }, { 4, 6 } }
 
 local user_id, user_hash, now_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local stream_ttl_s, looked_until = ARGV[5], ARGV[11]
@@ -22,10 +24,11 @@ end
 
 -- Number of events, and the time of the newest one.
 local function summary(history)
-  if #history < HEADER then return 0, 0 end
+  if #history < 3 then return 0, 0 end
   local layout, count = struct.unpack('<BH', history)
-  if layout ~= LAYOUT or count == 0 then return 0, 0 end
-  return count, (struct.unpack('<I6', history, HEADER + (count - 1) * RECORD + 1))
+  local times = TIMES[layout]
+  if not times or count == 0 then return 0, 0 end
+  return count, (struct.unpack('<I6', history, times[1] + (count - 1) * times[2] + 1))
 end
 
 -- Whether a value is JSON of the user. Without a backslash the id stands in it as it is, so a search

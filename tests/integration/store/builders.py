@@ -1,15 +1,17 @@
 """Events and stores for the tests of the store."""
 
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from service.config import Settings
-from service.contract.events import Event
+from service.contract.events import EVENT_TYPE_CODES, Event
 from service.metrics import Metrics
 from service.store.client import RedisClient, connect
 from service.store.cluster import ClusterClient
 from service.store.history import HistoryStore
+from service.store.history_codec import event_hash
 from service.store.servers import ServerClient
 from tests.fakes import NOON_MS, FakeClock
 
@@ -32,6 +34,27 @@ def event(number: int, **overrides: Any) -> Event:
 def events(*numbers: int, **overrides: Any) -> list[Event]:
     """Return several events."""
     return [event(number, **overrides) for number in numbers]
+
+
+def packed_records(events: list[Event]) -> bytes:
+    """Return a history of layout 1, as older stores hold them: a whole record for each event."""
+    records = [
+        struct.pack(
+            "<IH6sBb4f",
+            event.timestamp_ms % (1 << 32),
+            event.timestamp_ms >> 32,
+            event_hash(event.event_id),
+            EVENT_TYPE_CODES[event.event_type],
+            -128 if event.tz_offset_min is None else event.tz_offset_min // 15,
+            *(
+                float("nan") if number is None else number
+                for number in (event.value, event.duration_s, event.lat, event.lon)
+            ),
+        )
+        for event in events
+    ]
+    ids = b"".join(event.item_id.encode() + b"\0" for event in events)
+    return struct.pack("<BH", 1, len(events)) + b"".join(records) + ids
 
 
 async def empty(url: str) -> None:

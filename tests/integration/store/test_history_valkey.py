@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import math
 import random
 import struct
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.config import Settings
+from service.contract.events import Event
+from service.contract.features import NUMBER_COLUMNS
 from service.contract.vocabulary import item_hash
 from service.errors import StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
 from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
-from service.store.history_codec import event_hash
+from service.store.history_codec import NUMBERS, History, event_hash
 from service.store.keys import (
     COUNTER_TTL_S,
     META_KEY,
@@ -26,8 +30,8 @@ from service.store.keys import (
 )
 from service.store.outcomes import ACCEPTED, DUPLICATE
 from service.store.servers import ServerClient
-from tests.fakes import NOON_MS
-from tests.integration.store.builders import event, events, store_at
+from tests.fakes import NOON_MS, FakeHistory
+from tests.integration.store.builders import event, events, packed_records, store_at
 
 pytestmark = pytest.mark.integration
 
@@ -106,15 +110,122 @@ async def test_concurrent_reads_share_one_round_trip(
     assert after - before == 2
 
 
-async def test_two_hundred_events_fit_in_8_kib(
+async def test_two_hundred_events_and_what_left_fit_in_8_kib(
     history_store: HistoryStore, redis_client: ServerClient
 ) -> None:
-    """Memory is users times this: 3 + 200 x (30 + 6 + 1) = 7,403 bytes and the key's own."""
-    await history_store.append([event(n, item_id=f"{n:06}") for n in range(200)])
+    """4 + 200 x (14 + 4 + 6 + 1) = 5,004 bytes, 60 x 15 that left, and the keys' own."""
+    for start in range(0, 260, 20):
+        sent = [event(n, item_id=f"{n:06}", value=4.0) for n in range(start, start + 20)]
+        await history_store.append(sent)
     names = [history_key(PARTITION, "anna"), seen_key(PARTITION, "anna")]
     used = [await redis_client.memory_usage(name) or 0 for name in names]
-    assert await redis_client.strlen(names[0]) == 7_403
+    assert await redis_client.strlen(names[0]) == 5_004
     assert sum(used) <= 8 * 1_024
+
+
+async def test_the_bytes_of_a_user_do_not_grow_with_more_events(
+    valkey: EmbeddedValkey, redis_client: ServerClient
+) -> None:
+    """Full is full: after 200 or 2,000 events past the bounds a user takes as much."""
+    await redis_client.flushall()
+    names = [history_key(PARTITION, "anna"), seen_key(PARTITION, "anna")]
+    most = []
+    async with store_at(valkey.url, max_events=50, max_seen=20) as store:
+        for rounds in (range(10), range(10, 100)):
+            for number in rounds:
+                numbers = range(20 * number, 20 * number + 20)
+                await store.append([event(n, item_id=f"{n:06}", value=n) for n in numbers])
+            most.append(sum([await redis_client.memory_usage(name) or 0 for name in names]))
+    assert most[1] <= most[0]
+
+
+async def test_a_history_of_the_older_layout_is_read_and_written_anew(
+    history_store: HistoryStore, redis_client: ServerClient
+) -> None:
+    """Stores are upgraded in place: its events, numbers and duplicates stay what they are."""
+    known = [event(n, value=4.5, lat=48.5, lon=2.25, tz_offset_min=60) for n in (1, 2, 4)]
+    name = history_key(PARTITION, "anna")
+    await redis_client.set(name, packed_records(known))
+    assert (await history_store.read("anna")).item_ids == ("i1", "i2", "i4")
+    sent = [event(2), event(3), event(5)]
+    assert await history_store.append(sent) == [DUPLICATE, ACCEPTED, ACCEPTED]
+    read = await history_store.read("anna")
+    assert read.item_ids == ("i1", "i2", "i3", "i4", "i5")
+    np.testing.assert_array_equal(read.values, [4.5, 4.5, np.nan, 4.5, np.nan])
+    np.testing.assert_array_equal(read.lons, [2.25, 2.25, np.nan, 2.25, np.nan])
+    assert read.tz_offsets_min.tolist() == [60, 60, 0, 60, 0]
+    assert (await redis_client.get(name) or b"")[0] == 2
+
+
+async def test_a_number_that_comes_later_is_unknown_of_the_events_before(
+    history_store: HistoryStore,
+) -> None:
+    """A column is stored from the first event on that has a number in it."""
+    await history_store.append(events(1, 4))
+    await history_store.append([event(2, value=2.0), event(5, duration_s=5.0)])
+    await history_store.append([event(3, lat=3.0, lon=-3.0)])
+    read, nan = await history_store.read("anna"), np.nan
+    assert read.item_ids == ("i1", "i2", "i3", "i4", "i5")
+    np.testing.assert_array_equal(read.values, [nan, 2, nan, nan, nan])
+    np.testing.assert_array_equal(read.durations_s, [nan, nan, nan, nan, 5])
+    np.testing.assert_array_equal(read.lats, [nan, nan, 3, nan, nan])
+    np.testing.assert_array_equal(read.lons, [nan, nan, -3, nan, nan])
+
+
+async def test_histories_agree_with_a_plain_model_whatever_comes_in_which_order(
+    valkey: EmbeddedValkey, redis_client: ServerClient
+) -> None:
+    """The script cuts and joins columns by place; a slip would mix the fields of events."""
+    source = random.Random(7)
+    for number in range(30):
+        await redis_client.flushall()
+        model = FakeHistory(max_events=12, max_seen=500)
+        async with store_at(valkey.url, max_events=12, max_seen=500) as store:
+            for _ in range(8):
+                post = [any_event(source) for _ in range(source.randrange(1, 9))]
+                assert await store.append(post) == await model.append(post), number
+                for user_id in ("anna", "ben"):
+                    assert_equal(await store.read(user_id), await model.read(user_id))
+
+
+def any_event(source: random.Random) -> Event:
+    """Return one of 60 events, which so comes again now and then, with any of its numbers."""
+    number = source.randrange(60)
+    numbers = {name: float(number) for name in NUMBERS if (number + len(name)) % 3}
+    user_id = ("anna", "ben")[number % 2]
+    return event(number, user_id=user_id, timestamp_ms=NOON_MS - 1_000 * (number % 20), **numbers)
+
+
+def assert_equal(one: History, other: History) -> None:
+    """Compare all columns, and as a set what left: of equal times any may leave first."""
+    assert one.item_ids == other.item_ids
+    for name in NUMBER_COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert sorted(one.seen_hashes.tolist()) == sorted(other.seen_hashes.tolist())
+
+
+@pytest.mark.parametrize("num_users", [1, 10, 50])
+async def test_a_post_of_fifty_events_is_one_round_trip(
+    history_store: HistoryStore, redis_client: ServerClient, num_users: int
+) -> None:
+    """Counted, not timed: the server reads 16 KiB at a time, and a call is for a partition."""
+    await history_store.append([event(999)])
+    before = await counted(redis_client)
+    sent = [event(n, user_id=f"user-{n % num_users}") for n in range(50)]
+    assert await history_store.append(sent) == [ACCEPTED] * 50
+    after = await counted(redis_client)
+    partitions = {partition_of(f"user-{n}", 16) for n in range(num_users)}
+    num_reads, num_bytes, num_calls = (new - old for new, old in zip(after, before, strict=True))
+    # The last read is of the INFO that asks.
+    assert num_reads == math.ceil(num_bytes / 16_384) + 1
+    assert num_calls == len(partitions)
+
+
+async def counted(client: ServerClient) -> tuple[int, int, int]:
+    """Return the server's reads of sockets, the bytes that it read, and the scripts that it ran."""
+    info = await client.info("everything")
+    num_calls = info.get("cmdstat_evalsha", {}).get("calls", 0)
+    return info["total_reads_processed"], info["total_net_input_bytes"], num_calls
 
 
 async def test_a_history_stays_bounded_whatever_is_sent(

@@ -38,6 +38,7 @@ LOAD = StoreLoad(
     item_id_bytes=len("item-00001"),
     user_id_bytes=len("user-00001"),
     title_bytes=40,
+    num_numbers=1,
 )
 PATTERNS = {
     "histories": "*:h1:*",
@@ -81,6 +82,7 @@ def event_of(user: int, number: int) -> Event:
         item_id=ItemId(f"item-{(7 * user + number) % NUM_ITEMS:05}"),
         event_type="view",
         timestamp_ms=NOON_MS + 1_000 * number,
+        value=4.0,
     )
 
 

@@ -33,6 +33,7 @@ NOTHING = StoreLoad(
     item_id_bytes=6,
     user_id_bytes=4,
     title_bytes=0,
+    num_numbers=1,
 )
 
 
@@ -47,17 +48,17 @@ def test_an_empty_store_takes_nothing() -> None:
 
 
 def test_a_history_takes_its_packed_bytes_and_its_key() -> None:
-    """3 + 200 x (30 + 6 + 1), and 6 of header; 16 + 1 + 8 and `{p15}:h1:anna` + 2 of key."""
+    """4 + 200 x (14 + 4 + 6 + 1), and 6 of header; 16 + 1 + 8 and `{p15}:h1:anna` + 2 of key."""
     sizes = sizes_of(replace(NOTHING, num_users=10, window=200))
-    value = 3 + 200 * (30 + 6 + 1) + 6
+    value = 4 + 200 * (14 + 4 + 6 + 1) + 6
     key = 16 + 1 + 8 + len("{p15}:h1:anna") + 2
     assert sizes["histories"] == 10 * (value + key)
 
 
 def test_seen_items_have_twice_the_room_after_they_grew() -> None:
-    """Each append that finds no room makes the value twice as large as it is then."""
-    assert [grown_bytes(15, number) for number in (0, 1, 2, 4, 5, 10, 11)] == [
-        0, 15, 60, 60, 2 * 75, 2 * 75, 2 * 165,
+    """From 274 x 15 > 4,096 bytes on an append that finds no room makes twice as much."""
+    assert [grown_bytes(15, number) for number in (0, 1, 273, 274, 548, 549)] == [
+        0, 15, 4_095, 2 * 4_110, 2 * 4_110, 2 * 8_235,
     ]  # fmt: skip
 
 
@@ -86,14 +87,14 @@ def test_more_of_anything_needs_more() -> None:
 
 
 def test_the_command_prints_a_table_with_the_sum_of_both_columns() -> None:
-    """A million users with 200 events: 7,403 bytes of value each, 8 KiB with jemalloc."""
+    """A million users with 200 events: 200 x (14 + 8 + 7) + 4 = 5,804 bytes of value."""
     asked = ["memory", "--users", "1000000", "--window", "200", "--id-chars", "6"]
     result = CliRunner().invoke(cli, asked)
     assert result.exit_code == 0
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
     assert rows["histories"][0] == "1,000,000"
     per_user = float(rows["histories"][1].replace(",", ""))
-    assert per_user == pytest.approx(7_403 + 60, abs=20)
+    assert per_user == pytest.approx(5_804 + 60, abs=20)
     numbers = [[float(cell.replace(",", "")) for cell in row[-2:]] for row in rows.values()]
     for column in (0, 1):
         whole = numbers[-1][column]
