@@ -1,0 +1,95 @@
+"""Sojourn's serving against the bare server, in one run on two cores.
+
+Core 0 has the server, core 1 the load generator and the Valkey that all contestants share.
+Contestants are measured in turn in every round, ratios are taken within a round, and what is
+printed are medians over the rounds. docs/performance.md says what each figure means.
+
+    python benchmarks/serve.py --json serve.json
+    python benchmarks/serve.py --json serve.json --quick
+    python benchmarks/serve.py --json - --only w50,w200 --rounds 5 --seconds 2
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What is measured is the code beside this file, whatever is installed.
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.serving.cases import CASES  # noqa: E402 - after the path is set
+from benchmarks.serving.processes import CLIENT_CORE, check_cores  # noqa: E402
+from benchmarks.serving.report import report, show, write  # noqa: E402
+from benchmarks.serving.requests import BenchmarkFailed  # noqa: E402
+from benchmarks.serving.stage import Bench  # noqa: E402
+
+FULL, QUICK = (
+    {"rounds": 5, "seconds": 5.0, "users": 3_000},
+    {"rounds": 3, "seconds": 1.0, "users": 500},
+)
+
+
+def main() -> int:
+    """Measure what is asked for, print it and write it; a wrong answer ends with status 1."""
+    arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        check_cores()
+        document = measure(arguments)
+    except BenchmarkFailed as exc:
+        print(f"failed: {exc}", file=sys.stderr)
+        return 1
+    show(document)
+    write(arguments.json, document)
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    """Run the cases and return the report."""
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="sojourn-bench-") as folder:
+        bench = Bench(
+            rounds=arguments.rounds,
+            seconds=arguments.seconds,
+            num_users=arguments.users,
+            cache=arguments.cache,
+            folder=Path(folder),
+            quick=arguments.quick,
+        )
+        os.sched_setaffinity(0, {CLIENT_CORE})
+        for name in arguments.only:
+            print(name, flush=True)
+            results[name] = CASES[name](bench)
+        return report(results, bench)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", required=True, help="where the report goes, - for nowhere")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, less of everything")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=list(CASES),
+        help=f"cases by commas, of {', '.join(CASES)}",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="5, quick 3")
+    parser.add_argument("--seconds", type=float, help="of each measurement: 5, quick 1")
+    parser.add_argument("--users", type=int, help="with a history: 3,000, quick 500")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench", help="of bundles")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.only if name not in CASES]
+    if unknown:
+        parser.error(f"--only {unknown[0]!r} is unknown; there are {', '.join(CASES)}")
+    for name, value in (QUICK if arguments.quick else FULL).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Users with histories: what each did, drawn once and written through POST /v1/events."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.serving.bundles import Made, clusters, item_id
+from benchmarks.serving.generator import send_all
+from benchmarks.serving.requests import Request, post
+
+# Most of what a user does is on items of a few clusters, the rest on any.
+CLUSTERS_PER_USER = 3
+SHARE_OF_OWN = 0.8
+DAYS_BACK = 30
+MS_PER_DAY = 86_400_000
+EVENTS_PER_POST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """What users did, oldest first: items and times in ms, both (users, events)."""
+
+    items: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def user_ids(self) -> list[str]:
+        """Return the ids of the users, in order."""
+        return [user_id(place) for place in range(len(self))]
+
+
+def user_id(place: int) -> str:
+    """Return the id of a user with a history."""
+    return f"user-{place:06d}"
+
+
+def draw(made: Made, num_users: int, num_events: int, seed: int = 1) -> Users:
+    """Return users with so many events each in the last 30 days."""
+    rng = np.random.default_rng(seed)
+    groups, shape = clusters(made.spec.num_items), (num_users, num_events)
+    own = rng.integers(len(groups), size=(num_users, CLUSTERS_PER_USER))
+    chosen = np.take_along_axis(own, rng.integers(CLUSTERS_PER_USER, size=shape), axis=1)
+    items = groups[chosen, rng.integers(groups.shape[1], size=shape)]
+    anywhere = rng.random(shape) >= SHARE_OF_OWN
+    items = np.where(anywhere, rng.integers(1, made.spec.num_items + 1, shape), items)
+    now_ms = time.time_ns() // 1_000_000
+    # An hour ago at the latest, so that events of the benchmark are always newer.
+    ages = rng.integers(MS_PER_DAY // 24, DAYS_BACK * MS_PER_DAY, shape)
+    return Users(items, np.sort(now_ms - ages, axis=1))
+
+
+def write(port: int, users: Users) -> None:
+    """Store the histories by the service; raises BenchmarkFailed if an event is not accepted."""
+    rows = [
+        {
+            "user_id": user_id(user),
+            "item_id": item_id(int(item)),
+            "event_type": "view",
+            "timestamp": int(time_ms),
+        }
+        for user in range(len(users))
+        for item, time_ms in zip(users.items[user], users.times_ms[user], strict=True)
+    ]
+    # Whole users in each post, as far as they fit.
+    size = max(1, EVENTS_PER_POST // users.items.shape[1]) * users.items.shape[1]
+    send_all(port, _posts(rows, size), '"duplicates":0,"rejected":0')
+
+
+def _posts(rows: Sequence[dict[str, object]], size: int) -> list[Request]:
+    return [
+        post("/v1/events", {"events": rows[first : first + size]})
+        for first in range(0, len(rows), size)
+    ]
