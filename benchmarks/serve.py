@@ -6,7 +6,7 @@ printed are medians over the rounds. docs/performance.md says what each figure m
 
     python benchmarks/serve.py --json serve.json
     python benchmarks/serve.py --json serve.json --quick
-    python benchmarks/serve.py --json - --only w50,w200 --rounds 5 --seconds 2
+    python benchmarks/serve.py --json - --only w50,latency --rounds 5 --seconds 2
 """
 
 import argparse
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # What is measured is the code beside this file, whatever is installed.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.serving.cases import CASES  # noqa: E402 - after the path is set
+from benchmarks.serving import plan  # noqa: E402 - after the path is set
 from benchmarks.serving.processes import CLIENT_CORE, check_cores  # noqa: E402
 from benchmarks.serving.report import report, show, write  # noqa: E402
 from benchmarks.serving.requests import BenchmarkFailed  # noqa: E402
-from benchmarks.serving.stage import Bench  # noqa: E402
+from benchmarks.serving.stage import GENERATORS, Bench, installed_generator  # noqa: E402
 
 FULL, QUICK = (
     {"rounds": 5, "seconds": 5.0, "users": 3_000},
@@ -48,8 +48,7 @@ def main() -> int:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """Run the cases and return the report."""
-    results = {}
+    """Run the parts and return the report."""
     with tempfile.TemporaryDirectory(prefix="sojourn-bench-") as folder:
         bench = Bench(
             rounds=arguments.rounds,
@@ -58,12 +57,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             cache=arguments.cache,
             folder=Path(folder),
             quick=arguments.quick,
+            generator=arguments.generator or installed_generator(),
         )
+        # Made on all cores, measured on ours.
+        plan.make_bundles(bench, arguments.only)
         os.sched_setaffinity(0, {CLIENT_CORE})
-        for name in arguments.only:
-            print(name, flush=True)
-            results[name] = CASES[name](bench)
-        return report(results, bench)
+        return report(plan.measure(bench, arguments.only), bench)
 
 
 def parse() -> argparse.Namespace:
@@ -74,17 +73,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", required=True, help="where the report goes, - for nowhere")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, less of everything")
     parser.add_argument(
-        "--only", type=lambda text: text.split(","), default=list(CASES),
-        help=f"cases by commas, of {', '.join(CASES)}",
+        "--only", type=lambda text: text.split(","), default=list(plan.PARTS),
+        help=f"parts by commas, of {', '.join(plan.PARTS)}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, help="5, quick 3")
     parser.add_argument("--seconds", type=float, help="of each measurement: 5, quick 1")
     parser.add_argument("--users", type=int, help="with a history: 3,000, quick 500")
+    parser.add_argument("--generator", choices=GENERATORS, help="wrk if it is installed")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench", help="of bundles")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.only if name not in CASES]
+    unknown = [name for name in arguments.only if name not in plan.PARTS]
     if unknown:
-        parser.error(f"--only {unknown[0]!r} is unknown; there are {', '.join(CASES)}")
+        parser.error(f"--only {unknown[0]!r} is unknown; there are {', '.join(plan.PARTS)}")
     for name, value in (QUICK if arguments.quick else FULL).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from benchmarks.serving.requests import STAMP, BenchmarkFailed, Load, Request
 from benchmarks.serving.statistics import Arrivals
@@ -118,7 +118,7 @@ def closed_loop(
             connection.close()
 
 
-def send_all(port: int, requests: list[Request], expected: str, connections: int = 4) -> None:
+def send_all(port: int, requests: Iterable[Request], expected: str, connections: int = 4) -> None:
     """Send each request once; raises BenchmarkFailed for a wrong answer."""
     raw = (request.raw() for request in requests)
     closed_loop(port, raw, expected, connections=connections, seconds=float("inf"))

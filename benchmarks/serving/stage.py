@@ -24,7 +24,13 @@ FACTORIES = {
     "torch": "benchmarks.serving.torch_app:app",
 }
 SOJOURN = "sojourn"
+GENERATORS = WRK, BUILT_IN = ("wrk", "built-in")
 UVICORN = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+
+
+def installed_generator() -> str:
+    """Return the generator that measures throughput where none is asked for."""
+    return WRK if shutil.which(WRK) else BUILT_IN
 
 
 @dataclass(slots=True)
@@ -37,18 +43,14 @@ class Bench:
     cache: Path
     folder: Path
     quick: bool
+    generator: str
     stamps: Stamps = field(default_factory=Stamps)
-
-    @property
-    def generator(self) -> str:
-        """Return which generator measures throughput."""
-        return "wrk" if shutil.which("wrk") else "built in"
 
     def rate(self, server: Server, load: Load, seconds: float) -> float:
         """Return a server's answers per second; raises BenchmarkFailed for a wrong answer."""
         # More times than there can be requests: a stamp is given out once in a run.
         first_ms = self.stamps.take(int(seconds * 10_000) if load.is_stamped else 0)
-        if self.generator == "wrk":
+        if self.generator == WRK:
             return run_wrk(
                 server.port, load, connections=CONNECTIONS, seconds=seconds, first_ms=first_ms
             )
@@ -57,14 +59,20 @@ class Bench:
             server.port, requests, load.expected, connections=CONNECTIONS, seconds=seconds
         )
 
-    def rates(self, cases: Mapping[str, tuple[Server, Load]]) -> dict[str, Spread]:
-        """Return each case's answers per second, measured in turn in every round."""
+    def rates(
+        self, cases: Mapping[str, tuple[Server, Load]], *, at_least_s: float = WARM_UP_S
+    ) -> dict[str, Spread]:
+        """Return each case's answers per second, measured in turn in every round.
+
+        Also in a quick run a measurement takes `at_least_s`, as the warm-up does.
+        """
+        seconds = max(self.seconds, at_least_s)
         for server, load in cases.values():
-            self.rate(server, load, WARM_UP_S)
+            self.rate(server, load, at_least_s)
         found: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(self.rounds):
             for name, (server, load) in cases.items():
-                found[name].append(self.rate(server, load, self.seconds))
+                found[name].append(self.rate(server, load, seconds))
         for name, rounds in found.items():
             print(f"  {name:<24}{Spread(tuple(rounds)).median:>10,.0f} a second", flush=True)
         return {name: Spread(tuple(rounds)) for name, rounds in found.items()}
@@ -89,15 +97,13 @@ class Stage:
 
 
 @contextmanager
-def stage(
-    bench: Bench, spec: Spec, contestants: tuple[str, ...], *, num_events: int
-) -> Iterator[Stage]:
-    """Start a Valkey, Sojourn and others, and store the users' histories, until the block ends."""
+def stage(bench: Bench, spec: Spec, contestants: tuple[str, ...]) -> Iterator[Stage]:
+    """Start a Valkey, Sojourn and others, and store full windows of users, until the block ends."""
     made = ensure_bundle(spec, bench.cache)
     with ExitStack() as stack:
         redis_url = stack.enter_context(valkey(bench))
         ours = stack.enter_context(sojourn(bench, made, redis_url))
-        people = users.draw(made, bench.num_users, num_events)
+        people = users.draw(made, bench.num_users, spec.window_len)
         started = perf_counter()
         users.write(ours.port, people)
         taken = perf_counter() - started

@@ -1,7 +1,7 @@
 """Users with histories: what each did, drawn once and written through POST /v1/events."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,25 +54,32 @@ def draw(made: Made, num_users: int, num_events: int, seed: int = 1) -> Users:
     return Users(items, np.sort(now_ms - ages, axis=1))
 
 
-def write(port: int, users: Users) -> None:
-    """Store the histories by the service; raises BenchmarkFailed if an event is not accepted."""
-    rows = [
-        {
+def write(port: int, users: Users, *, step: int | None = None) -> None:
+    """Store the histories by the service; raises BenchmarkFailed if an event is not accepted.
+
+    With a `step` every user comes again for each so many events, otherwise once.
+    """
+    num_events = users.items.shape[1]
+    for first in range(0, num_events, step or num_events):
+        span = slice(first, first + (step or num_events))
+        send_all(port, _posts(users, span), '"duplicates":0,"rejected":0')
+
+
+def _posts(users: Users, span: slice) -> Iterator[Request]:
+    """Yield posts of whole users, as many as fit in EVENTS_PER_POST."""
+    width = users.items[:, span].shape[1]
+    size = max(1, EVENTS_PER_POST // width)
+    for first in range(0, len(users), size):
+        chosen = range(first, min(first + size, len(users)))
+        rows = [row for user in chosen for row in _rows(users, user, span)]
+        yield post("/v1/events", {"events": rows})
+
+
+def _rows(users: Users, user: int, span: slice) -> Iterator[dict[str, object]]:
+    for item, time_ms in zip(users.items[user, span], users.times_ms[user, span], strict=True):
+        yield {
             "user_id": user_id(user),
             "item_id": item_id(int(item)),
             "event_type": "view",
             "timestamp": int(time_ms),
         }
-        for user in range(len(users))
-        for item, time_ms in zip(users.items[user], users.times_ms[user], strict=True)
-    ]
-    # Whole users in each post, as far as they fit.
-    size = max(1, EVENTS_PER_POST // users.items.shape[1]) * users.items.shape[1]
-    send_all(port, _posts(rows, size), '"duplicates":0,"rejected":0')
-
-
-def _posts(rows: Sequence[dict[str, object]], size: int) -> list[Request]:
-    return [
-        post("/v1/events", {"events": rows[first : first + size]})
-        for first in range(0, len(rows), size)
-    ]

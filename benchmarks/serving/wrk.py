@@ -1,5 +1,6 @@
 """Closed-loop throughput by wrk, where it is installed."""
 
+import math
 import re
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ def run_wrk(port: int, load: Load, *, connections: int, seconds: float, first_ms
 
     wrk counts whole seconds, so `seconds` is rounded up.
     """
-    whole = max(1, round(seconds + 0.49))
+    whole = math.ceil(seconds)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as requests:
         requests.writelines(request.line() for request in load.requests)
         requests.flush()
