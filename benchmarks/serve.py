@@ -73,8 +73,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", required=True, help="where the report goes, - for nowhere")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, less of everything")
     parser.add_argument(
-        "--only", type=lambda text: text.split(","), default=list(plan.PARTS),
-        help=f"parts by commas, of {', '.join(plan.PARTS)}",
+        "--only", type=lambda text: text.split(","),
+        help=f"parts by commas, of {', '.join(plan.PARTS)}; "
+        f"all of them, quick without {', '.join(plan.NOT_QUICK)}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, help="5, quick 3")
     parser.add_argument("--seconds", type=float, help="of each measurement: 5, quick 1")
@@ -82,6 +83,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--generator", choices=GENERATORS, help="wrk if it is installed")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench", help="of bundles")
     arguments = parser.parse_args()
+    if arguments.only is None:
+        left_out = plan.NOT_QUICK if arguments.quick else ()
+        arguments.only = [name for name in plan.PARTS if name not in left_out]
     unknown = [name for name in arguments.only if name not in plan.PARTS]
     if unknown:
         parser.error(f"--only {unknown[0]!r} is unknown; there are {', '.join(plan.PARTS)}")

@@ -17,17 +17,19 @@ Part: TypeAlias = Callable[[Bench, Stage], Result]
 class Setting:
     """Parts that share a stage; users have as many events as its bundle's window has places.
 
-    `contestants` are who is there besides Sojourn.
+    `contestants` are who is there besides Sojourn, `quick_contestants` who is in a quick run.
     """
 
     spec: Spec
     contestants: tuple[str, ...]
+    quick_contestants: tuple[str, ...]
     parts: Mapping[str, Part]
 
 
 SETTINGS = (
     Setting(
         Spec(50, 3_500),
+        ("bare", "redis", "torch"),
         ("bare", "redis", "torch"),
         {
             "w50": partial(cases.plain, name="w50"),
@@ -40,6 +42,7 @@ SETTINGS = (
     Setting(
         Spec(200, 3_500),
         ("bare", "redis", "torch"),
+        ("redis",),
         {
             "w200": partial(cases.plain, name="w200"),
             "workers": cases.workers,
@@ -47,9 +50,10 @@ SETTINGS = (
             "events": cases.events,
         },
     ),
-    Setting(Spec(50, 100_000), ("redis",), {"100k": partial(cases.plain, name="100k")}),
+    Setting(Spec(50, 100_000), ("redis",), ("redis",), {"100k": partial(cases.plain, name="100k")}),
     Setting(
         Spec(50, 1_000_000),
+        (),
         (),
         {"1m": cases.million, "starts": cases.starts, "shared": cases.shared},
     ),
@@ -57,6 +61,8 @@ SETTINGS = (
 # On a server of its own, which holds nothing else.
 ALONE = "redis"
 PARTS = (*(name for setting in SETTINGS for name in setting.parts), ALONE)
+# No target hangs on these.
+NOT_QUICK = ("variants", "shared")
 
 
 def make_bundles(bench: Bench, chosen: Sequence[str]) -> None:
@@ -74,7 +80,8 @@ def measure(bench: Bench, chosen: Sequence[str]) -> dict[str, Result]:
         if not parts:
             continue
         print(f"{setting.spec.num_items:,} items, window {setting.spec.window_len}", flush=True)
-        with stage(bench, setting.spec, setting.contestants) as here:
+        contestants = setting.quick_contestants if bench.quick else setting.contestants
+        with stage(bench, setting.spec, contestants) as here:
             for name, part in parts.items():
                 print(f" {name}", flush=True)
                 results[name] = part(bench, here)

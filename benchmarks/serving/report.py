@@ -94,6 +94,7 @@ def show(document: Mapping[str, Any]) -> None:
 def write(path: str, document: Mapping[str, Any]) -> None:
     """Write the report, nowhere for `-`."""
     if path != "-":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 

@@ -64,14 +64,17 @@ class Bench:
     ) -> dict[str, Spread]:
         """Return each case's answers per second, measured in turn in every round.
 
+        Every round begins with another one, so that none always comes after the same.
         Also in a quick run a measurement takes `at_least_s`, as the warm-up does.
         """
         seconds = max(self.seconds, at_least_s)
         for server, load in cases.values():
             self.rate(server, load, at_least_s)
         found: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(self.rounds):
-            for name, (server, load) in cases.items():
+        for number in range(self.rounds):
+            first = number % len(cases)
+            for name in [*cases][first:] + [*cases][:first]:
+                server, load = cases[name]
                 found[name].append(self.rate(server, load, seconds))
         for name, rounds in found.items():
             print(f"  {name:<24}{Spread(tuple(rounds)).median:>10,.0f} a second", flush=True)
