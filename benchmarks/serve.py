@@ -42,6 +42,9 @@ def main() -> int:
     except BenchmarkFailed as exc:
         print(f"failed: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     show(document)
     write(arguments.json, document)
     return 0

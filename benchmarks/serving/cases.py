@@ -18,7 +18,7 @@ ARRIVALS_PER_S = 1_000.0
 ARRIVAL_CONNECTIONS = 64
 USERS_OF_RECALL, QUICK_USERS_OF_RECALL = 400, 200
 USERS_PER_POST, QUICK_USERS_PER_POST = (1, 10, loads.EVENTS_PER_POST), (10,)
-NUM_STARTS = 3
+NUM_STARTS, QUICK_NUM_STARTS = 3, 2
 # A full batch of exact scores of a million items takes more than a second.
 MILLION_S = 3.0
 
@@ -144,7 +144,7 @@ def million(bench: Bench, here: Stage) -> Result:
 def starts(bench: Bench, here: Stage) -> Result:
     """Take the time from a process's start to its /readyz, the stage's own included."""
     seconds, resident = [here.servers[SOJOURN].ready_s], []
-    for _ in range(NUM_STARTS - 1):
+    for _ in range((QUICK_NUM_STARTS if bench.quick else NUM_STARTS) - 1):
         with sojourn(bench, here.made, here.redis_url) as server:
             seconds.append(server.ready_s)
             resident.append(rss_mib(server.pid))

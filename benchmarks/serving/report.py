@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -106,6 +107,8 @@ def _cpu() -> str:
 
 def _commit() -> str:
     """Return the commit that is checked out, with a plus if files differ from it."""
+    if shutil.which("git") is None:
+        return "unknown"
     words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     return done.stdout.strip() or "unknown"
