@@ -118,7 +118,7 @@ def closed_loop(
             connection.close()
 
 
-def send_all(port: int, requests: Iterable[Request], expected: str, connections: int = 4) -> None:
+def send_all(port: int, requests: Iterable[Request], expected: str, connections: int) -> None:
     """Send each request once; raises BenchmarkFailed for a wrong answer."""
     raw = (request.raw() for request in requests)
     closed_loop(port, raw, expected, connections=connections, seconds=float("inf"))

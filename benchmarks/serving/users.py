@@ -16,7 +16,9 @@ CLUSTERS_PER_USER = 3
 SHARE_OF_OWN = 0.8
 DAYS_BACK = 30
 MS_PER_DAY = 86_400_000
-EVENTS_PER_POST = 500
+# Sent one after another and few at once: the service stores those of a moment in one call of Redis,
+# and that of a thousand events on full histories may outlast its time limit on a busy machine.
+EVENTS_PER_POST, CONNECTIONS = 200, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def write(port: int, users: Users, *, step: int | None = None) -> None:
     num_events = users.items.shape[1]
     for first in range(0, num_events, step or num_events):
         span = slice(first, first + (step or num_events))
-        send_all(port, _posts(users, span), '"duplicates":0,"rejected":0')
+        send_all(port, _posts(users, span), '"duplicates":0,"rejected":0', CONNECTIONS)
 
 
 def _posts(users: Users, span: slice) -> Iterator[Request]:
