@@ -11,11 +11,11 @@ SOURCES := service training tests benchmarks deploy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench compose format constraints audit sbom chaos fuzz \
+.PHONY: help setup demo test lint check bench bench-quick bench-serve compose format constraints audit sbom chaos fuzz \
   proofs clean
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## make .venv with everything that the other targets need
 
@@ -46,6 +46,12 @@ check: lint test  ## all that the build server checks: lint, then test
 
 bench: $(READY)  ## measure latency and throughput on this machine
 	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(READY)  ## serving against the bare server, in about three minutes
+	$(BIN)/python benchmarks/serve.py --quick --json build/bench-quick.json
+
+bench-serve: $(READY)  ## the same in full, on a quiet machine; a quarter of an hour
+	$(BIN)/python benchmarks/serve.py --json build/bench-serve.json
 
 compose:  ## build and start Redis and the service; needs Docker and a bundle in ./bundles
 	@test -s bundles/CURRENT || { echo 'no bundle in ./bundles: `make demo` makes one'; exit 1; }

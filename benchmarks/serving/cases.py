@@ -1,0 +1,166 @@
+"""What is measured on a stage: each part gives figures by key, and what they were made of."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from benchmarks.serving import loads
+from benchmarks.serving.generator import open_loop
+from benchmarks.serving.memory import process_mib, rss_mib, worker_pids
+from benchmarks.serving.recall import recall
+from benchmarks.serving.requests import BenchmarkFailed
+from benchmarks.serving.stage import SOJOURN, Bench, Stage, sojourn
+from benchmarks.serving.statistics import Spread, ratio
+
+# What a part gives: `figures` by key of the report, and all that they were made of.
+Result: TypeAlias = dict[str, Any]
+
+ARRIVALS_PER_S = 1_000.0
+ARRIVAL_CONNECTIONS = 64
+USERS_OF_RECALL, QUICK_USERS_OF_RECALL = 400, 200
+USERS_PER_POST, QUICK_USERS_PER_POST = (1, 10, loads.EVENTS_PER_POST), (10,)
+NUM_STARTS, QUICK_NUM_STARTS = 3, 2
+# A full batch of exact scores of a million items takes more than a second.
+MILLION_S = 3.0
+
+
+def spreads(rates: Mapping[str, Spread]) -> dict[str, Any]:
+    """Return what the report holds of rates."""
+    return {name: spread.document() for name, spread in rates.items()}
+
+
+def one(figure: float) -> dict[str, Any]:
+    """Return what the report holds of a figure that was taken once."""
+    return Spread((figure,)).document()
+
+
+def plain(bench: Bench, here: Stage, name: str) -> Result:
+    """Measure GET of ten beside every contestant; the ratios' keys end in `name`."""
+    rates = bench.rates(here.cases())
+    others = [other for other in rates if other != SOJOURN]
+    ratios = {f"ratio_{other}_{name}": ratio(rates[SOJOURN], rates[other]) for other in others}
+    return {"figures": spreads(ratios), "requests_per_s": spreads(rates)}
+
+
+def latency(bench: Bench, here: Stage) -> Result:
+    """Measure GET of ten at a constant 1,000 requests a second, and the bare read of Redis."""
+    taken: dict[str, list[dict[str, float]]] = {SOJOURN: [], "redis": []}
+    cases = here.cases()
+    for _ in range(bench.rounds):
+        for name, rounds in taken.items():
+            server, load = cases[name]
+            arrivals = open_loop(
+                server.port,
+                load,
+                rate=ARRIVALS_PER_S,
+                seconds=2 * bench.seconds,
+                connections=ARRIVAL_CONNECTIONS,
+            )
+            rounds.append(arrivals.figures())
+    found = {
+        name: {key: Spread(tuple(row[key] for row in rounds)) for key in rounds[0]}
+        for name, rounds in taken.items()
+    }
+    for name, figures in found.items():
+        print(f"  {name:<24}{figures['p99_ms'].median:>10,.2f} ms, p99", flush=True)
+    return {
+        "figures": spreads({"p99_ms_1000rps": found[SOJOURN]["p99_ms"]}),
+        "latency": {name: spreads(figures) for name, figures in found.items()},
+        "latency_generator": "benchmarks/serving/generator.py",
+    }
+
+
+def candidates(bench: Bench, here: Stage) -> Result:
+    """Measure POST with 500 candidates beside the bare read of Redis."""
+    cases, ids = here.cases(), here.users.user_ids()
+    load = loads.candidates(ids, here.made.spec.num_items)
+    rates = bench.rates({SOJOURN: (here.servers[SOJOURN], load), "redis": cases["redis"]})
+    found = {"ratio_redis_500_candidates": ratio(rates[SOJOURN], rates["redis"])}
+    return {"figures": spreads(found), "requests_per_s": spreads(rates)}
+
+
+def variants(bench: Bench, here: Stage) -> Result:
+    """Measure users without events, filters and diversity beside the plain case."""
+    server, ids = here.servers[SOJOURN], here.users.user_ids()
+    cases = {
+        "plain": loads.recommend(ids),
+        "no_events": loads.cold(len(ids)),
+        "filter": loads.filtered(ids),
+        "diversity": loads.diverse(ids),
+    }
+    rates = bench.rates({name: (server, load) for name, load in cases.items()})
+    found = {f"ratio_plain_{name}": ratio(rates[name], rates["plain"]) for name in cases}
+    del found["ratio_plain_plain"]
+    return {"figures": spreads(found), "requests_per_s": spreads(rates)}
+
+
+def events(bench: Bench, here: Stage) -> Result:
+    """Measure POST of 50 new events, all of one user, of ten users, and of fifty."""
+    server, ids = here.servers[SOJOURN], here.users.user_ids()
+    cases = {
+        f"{count}_users": (server, loads.events(ids, here.made.spec.num_items, count))
+        for count in (QUICK_USERS_PER_POST if bench.quick else USERS_PER_POST)
+    }
+    posts = bench.rates(cases)
+    found = {
+        name: Spread(tuple(rate * loads.EVENTS_PER_POST for rate in spread.rounds))
+        for name, spread in posts.items()
+    }
+    return {"figures": spreads({"events_per_s": found["10_users"]}), "events_per_s": spreads(found)}
+
+
+def rss(bench: Bench, here: Stage) -> Result:
+    """Take the memory of the one worker after load."""
+    server, load = here.cases()[SOJOURN]
+    bench.rate(server, load, bench.seconds)
+    return {
+        "figures": {"rss_mib": one(rss_mib(server.pid))},
+        "memory_mib": process_mib(server.pid),
+    }
+
+
+def workers(bench: Bench, here: Stage) -> Result:
+    """Measure two workers on both cores, which they share with the load, beside one on its own."""
+    case = here.cases()[SOJOURN]
+    with sojourn(bench, here.made, here.redis_url, workers=2, cores=(0, 1)) as both:
+        rates = bench.rates({"1_worker": case, "2_workers": (both, case[1])})
+    found = {"workers_ratio": ratio(rates["2_workers"], rates["1_worker"])}
+    return {"figures": spreads(found), "requests_per_s": spreads(rates)}
+
+
+def million(bench: Bench, here: Stage) -> Result:
+    """Measure GET of ten among a million items, and how many of the exact ten best they are."""
+    server, load = here.cases()[SOJOURN]
+    num_users = QUICK_USERS_OF_RECALL if bench.quick else USERS_OF_RECALL
+    found = recall(server.port, here.made, here.users, num_users)
+    print(f"  recall@10 {found:.4f}", flush=True)
+    rates = bench.rates({SOJOURN: (server, load)}, at_least_s=MILLION_S)
+    return {
+        "figures": {"rps_1m": rates[SOJOURN].document(), "recall_1m": one(found)},
+        "memory_mib": process_mib(server.pid),
+        "users_of_recall": num_users,
+    }
+
+
+def starts(bench: Bench, here: Stage) -> Result:
+    """Take the time from a process's start to its /readyz, the stage's own included."""
+    seconds, resident = [here.servers[SOJOURN].ready_s], []
+    for _ in range((QUICK_NUM_STARTS if bench.quick else NUM_STARTS) - 1):
+        with sojourn(bench, here.made, here.redis_url) as server:
+            seconds.append(server.ready_s)
+            resident.append(rss_mib(server.pid))
+    print(f"  ready in {Spread(tuple(seconds)).median:.2f} s", flush=True)
+    return {
+        "figures": {"ready_s_1m": Spread(tuple(seconds)).document()},
+        "rss_mib_when_ready": Spread(tuple(resident)).document(),
+    }
+
+
+def shared(bench: Bench, here: Stage) -> Result:
+    """Take the memory of two workers, and of it the item matrix's, after both have answered."""
+    load = here.cases()[SOJOURN][1]
+    with sojourn(bench, here.made, here.redis_url, workers=2, cores=(0, 1)) as both:
+        bench.rate(both, load, max(bench.seconds, MILLION_S))
+        found = [process_mib(pid) for pid in worker_pids(both.pid)]
+    if len(found) != 2:  # noqa: PLR2004 - asked for above
+        raise BenchmarkFailed(f"two workers were asked for, {len(found)} are there")
+    return {"figures": {}, "workers_mib": found}
