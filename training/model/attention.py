@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Finite, so that a row without any key is no NaN.
-MASKED = -1e4
+# What a hidden pair's logit is lowered by: e^-60 is 10^-26, nothing beside float32's 10^-7. Finite,
+# so that a row without any key is no NaN, and no lower, because exp gives denormal numbers below
+# -87, which the processor multiplies a hundred times as slowly.
+MASKED = -60.0
 ROTARY_BASE = 10_000.0
 
 
 class Body(Protocol):
     """A network between the events' vectors and the queries.
 
-    `mask` is (batch, heads or 1, window, window), 0 where a position may look and MASKED where
+    `mask` is (heads or 1, batch, window, window), 0 where a position may look and MASKED where
     not, plus any bias; a recurrent network reads only which events are real from `real`.
     """
 
@@ -42,14 +44,14 @@ class BlockBody(nn.Module):
         return normed
 
 
-def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
-    """Return the additive mask (batch, 1, window, window) of real events, (batch, window)."""
+def attention_mask(real: Tensor, *, causal: bool, masked: float = MASKED) -> Tensor:
+    """Return the additive mask (1, batch, window, window) of real events, (batch, window)."""
     window = real.shape[1]
     hidden = real.logical_not()[:, None, :].expand(-1, window, -1)  # (batch, queries, keys)
     if causal:
         places = torch.arange(window, device=real.device)
         hidden = hidden | (places[None, :] > places[:, None])[None]
-    return hidden[:, None].to(torch.float32) * MASKED
+    return hidden[None].to(torch.float32) * masked
 
 
 def last_positions(x: Tensor, count: int) -> Tensor:
@@ -61,15 +63,23 @@ def last_positions(x: Tensor, count: int) -> Tensor:
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """Turn (batch, length, dim) into (batch, heads, length, head_dim)."""
+    """Turn (batch, length, dim) into (heads, batch, length, head_dim).
+
+    Heads come first, because the biases of pairs are looked up a head at a time.
+    """
     batch, length, dim = x.shape
-    return x.view(batch, length, num_heads, dim // num_heads).transpose(1, 2)
+    return x.view(batch, length, num_heads, dim // num_heads).permute(2, 0, 1, 3)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Turn (heads, batch, length, head_dim) into (batch, length, dim)."""
+    return x.permute(1, 2, 0, 3).flatten(2)
 
 
 class Rotary(nn.Module):
     """Positions as rotations of queries and keys, so that only distances count (Su et al., 2021).
 
-    Of (batch, heads, length, head_dim); the last of a length is always the window's last.
+    Of (heads, batch, length, head_dim); the last of a length is always the window's last.
     """
 
     frequencies: Tensor
@@ -107,7 +117,7 @@ class Attention(nn.Module):
         if self.rotary is not None:
             window = keys.shape[1]
             query, key = self.rotary(query, window), self.rotary(key, window)
-        projected: Tensor = self.out(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
+        projected: Tensor = self.out(join_heads(self._mix(query, key, value, mask)))
         return projected
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

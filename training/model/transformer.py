@@ -9,10 +9,14 @@ from training.model.attention import (
     Attention,
     BlockBody,
     Rotary,
+    join_heads,
     last_positions,
     split_heads,
 )
 from training.model_config import TransformerConfig
+
+# Beyond any bias of a pair that is seen: SiLU's blocks tell the two apart by it, softmax does not.
+POINTWISE_MASKED = -1e4
 
 
 class LigrBlock(nn.Module):
@@ -30,7 +34,7 @@ class LigrBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (batch, window, dim) to (batch, queries, dim); mask (batch, heads, queries, window).
+        """Map (batch, window, dim) to (batch, queries, dim); mask (heads, batch, queries, window).
 
         Only the last `queries` positions are computed, as many as the mask has rows.
         """
@@ -75,11 +79,16 @@ class HstuBlock(nn.Module):
         if self.rotary is not None:
             query, key = self.rotary(query, x.shape[1]), self.rotary(key, x.shape[1])
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
-        visible = (mask > MASKED / 2).to(x.dtype)
+        visible = (mask > POINTWISE_MASKED / 2).to(x.dtype)
         mixed = (functional.silu(logits) * visible / self.window_len) @ value
-        gated = self.mixed_norm(mixed.transpose(1, 2).flatten(2)) * gate
+        gated = self.mixed_norm(join_heads(mixed)) * gate
         result: Tensor = tail + self.out(self.dropout(gated))
         return result
+
+
+def masked_logit(config: TransformerConfig) -> float:
+    """Return what hides a pair from the blocks of a kind."""
+    return MASKED if config.block == "ligr" else POINTWISE_MASKED
 
 
 def rotary_of(config: TransformerConfig) -> Rotary | None:
