@@ -40,7 +40,7 @@ from training.model_config import ModelConfig
 from training.runs import LoadedRun, load_run, measure
 from training.scorers import OnnxScorer, TorchScorer, copies
 
-ONNX_OPSET = 20
+ONNX_OPSET = 23
 POPULAR_PER_HOUR = 200
 GOLDEN_CASES = 5
 DTYPES = {"int64": torch.int64, "float32": torch.float32}

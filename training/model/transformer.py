@@ -12,6 +12,7 @@ from training.model.attention import (
     join_heads,
     last_positions,
     split_heads,
+    two_halves,
 )
 from training.model_config import TransformerConfig
 
@@ -44,7 +45,7 @@ class LigrBlock(nn.Module):
         mixed = self.dropout(self.attention(queries, keys, mask))
         tail = tail + torch.sigmoid(self.attention_gate(queries)) * mixed
         normed = self.feed_norm(tail)
-        left, right = self.feed_in(normed).chunk(2, dim=-1)
+        left, right = two_halves(self.feed_in, normed)
         fed = self.dropout(self.feed_out(functional.silu(left) * right))
         result: Tensor = tail + torch.sigmoid(self.feed_gate(normed)) * fed
         return result
@@ -75,9 +76,10 @@ class HstuBlock(nn.Module):
             2, dim=-1
         )
         key, value = functional.silu(self.key_value(keys)).chunk(2, dim=-1)
-        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
         if self.rotary is not None:
-            query, key = self.rotary(query, x.shape[1]), self.rotary(key, x.shape[1])
+            query = self.rotary(query, self.num_heads, x.shape[1])
+            key = self.rotary(key, self.num_heads, x.shape[1])
+        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
         visible = (mask > POINTWISE_MASKED / 2).to(x.dtype)
         mixed = (functional.silu(logits) * visible / self.window_len) @ value
@@ -93,7 +95,9 @@ def masked_logit(config: TransformerConfig) -> float:
 
 def rotary_of(config: TransformerConfig) -> Rotary | None:
     """Return the rotation of a block's queries and keys, None where positions are vectors."""
-    return Rotary(config.dim // config.num_heads) if config.positions == "rotary" else None
+    if config.positions != "rotary":
+        return None
+    return Rotary(config.dim // config.num_heads, config.window_len)
 
 
 def transformer_body(config: TransformerConfig) -> BlockBody:
