@@ -1,14 +1,17 @@
 """Export: parity, the bundle's files and what they say."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
@@ -141,6 +144,8 @@ EVERYTHING = (
         pytest.param(EVERYTHING, id="ligr with every input"),
         pytest.param(("model.block=hstu",), id="hstu"),
         pytest.param(("model.positions=rotary",), id="rotary"),
+        pytest.param(("model.positions=absolute",), id="absolute"),
+        pytest.param(("model.block=hstu", "model.positions=absolute"), id="hstu, absolute"),
         pytest.param(("model.copy=true", "model.copy_heads=0"), id="seen alone"),
         pytest.param(
             ("model.event_types=true", "model.durations=true", 'model.tasks=["watch", "click"]'),
@@ -163,11 +168,37 @@ def test_every_family_exports_and_agrees(overrides: tuple[str, ...]) -> None:
             if parameter.ndim:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
         model.items.identity.weight[0].zero_()
-    scorer = OnnxScorer(encoder_bytes(model), item_matrix(model))
+    encoder = encoder_bytes(model)
+    assert_padding_changes_nothing(encoder)
+    scorer = OnnxScorer(encoder, item_matrix(model))
     for length in (3, 6):
         arrays = encode_windows([Window.empty(), window(2), window(9)], POINTS, length)
         difference = np.abs(TorchScorer(model).score(arrays) - scorer.score(arrays)).max()
         assert difference < contract.GOLDEN_TOLERANCE
+
+
+def assert_padding_changes_nothing(encoder: bytes) -> None:
+    """A batch cut to its longest window gives what the whole batch and each window alone give.
+
+    So that a user with few events costs few positions, whatever the model's window.
+    """
+    session = ort.InferenceSession(encoder, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(counts: Sequence[int], length: int) -> list[NDArray[np.float32]]:
+        windows = [window(count) for count in counts]
+        arrays = encode_windows(windows, POINTS[: len(counts)], length)
+        found = session.run(None, {name: arrays[name] for name in names})
+        # What padding is worth is 0; cut off, it is not there.
+        return [found[0], *(np.pad(copy, ((0, 0), (6 - length, 0))) for copy in found[1:])]
+
+    counts = (1, 4, 2)
+    whole, cut = run(counts, 6), run(counts, 4)
+    alone = [run([count] * 3, count) for count in counts]
+    for place, output in enumerate(whole):
+        single = np.stack([found[place][row] for row, found in enumerate(alone)])
+        np.testing.assert_allclose(cut[place], output, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(single, output, atol=1e-5, rtol=1e-5)
 
 
 POINTS = [RequestPoint(builders.START_MS + 10**9, 330), RequestPoint(), RequestPoint(10**12)]

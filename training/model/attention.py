@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Finite, so that a row without any key is no NaN.
-MASKED = -1e4
+# What a hidden pair's logit is lowered by: e^-60 is 10^-26, nothing beside float32's 10^-7. Finite,
+# so that a row without any key is no NaN, and no lower, because exp gives denormal numbers below
+# -87, which the processor multiplies a hundred times as slowly.
+MASKED = -60.0
 ROTARY_BASE = 10_000.0
 
 
 class Body(Protocol):
     """A network between the events' vectors and the queries.
 
-    `mask` is (batch, heads or 1, window, window), 0 where a position may look and MASKED where
+    `mask` is (heads or 1, batch, window, window), 0 where a position may look and MASKED where
     not, plus any bias; a recurrent network reads only which events are real from `real`.
     """
 
@@ -42,14 +44,14 @@ class BlockBody(nn.Module):
         return normed
 
 
-def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
-    """Return the additive mask (batch, 1, window, window) of real events, (batch, window)."""
+def attention_mask(real: Tensor, *, causal: bool, masked: float = MASKED) -> Tensor:
+    """Return the additive mask (1, batch, window, window) of real events, (batch, window)."""
     window = real.shape[1]
     hidden = real.logical_not()[:, None, :].expand(-1, window, -1)  # (batch, queries, keys)
     if causal:
         places = torch.arange(window, device=real.device)
         hidden = hidden | (places[None, :] > places[:, None])[None]
-    return hidden[:, None].to(torch.float32) * MASKED
+    return hidden[None].to(torch.float32) * masked
 
 
 def last_positions(x: Tensor, count: int) -> Tensor:
@@ -61,31 +63,62 @@ def last_positions(x: Tensor, count: int) -> Tensor:
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """Turn (batch, length, dim) into (batch, heads, length, head_dim)."""
+    """Turn (batch, length, dim) into (heads, batch, length, head_dim).
+
+    Heads come first, because the biases of pairs are looked up a head at a time.
+    """
     batch, length, dim = x.shape
-    return x.view(batch, length, num_heads, dim // num_heads).transpose(1, 2)
+    return x.view(batch, length, num_heads, dim // num_heads).permute(2, 0, 1, 3)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Turn (heads, batch, length, head_dim) into (batch, length, dim)."""
+    return x.permute(1, 2, 0, 3).flatten(2)
+
+
+def two_halves(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two halves of what a layer without bias gives.
+
+    The exported graph has two smaller products rather than one and a copy of each half.
+    """
+    if torch.onnx.is_in_onnx_export():
+        half = layer.out_features // 2
+        weights = layer.weight[:half], layer.weight[half:]
+        return functional.linear(x, weights[0]), functional.linear(x, weights[1])
+    left, right = layer(x).chunk(2, dim=-1)
+    return left, right
 
 
 class Rotary(nn.Module):
     """Positions as rotations of queries and keys, so that only distances count (Su et al., 2021).
 
-    Of (batch, heads, length, head_dim); the last of a length is always the window's last.
+    Of (batch, length, dim), heads side by side; the last of a length is always the window's last.
     """
 
-    frequencies: Tensor
+    cos: Tensor
+    sin: Tensor
 
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, head_dim: int, window_len: int) -> None:
         super().__init__()
         steps = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self.register_buffer("frequencies", ROTARY_BASE**-steps, persistent=False)
+        angles = torch.arange(window_len)[:, None] * ROTARY_BASE**-steps
+        self.register_buffer("cos", torch.cos(angles), persistent=False)
+        self.register_buffer("sin", torch.sin(angles), persistent=False)
 
-    def forward(self, x: Tensor, window: int) -> Tensor:
+    def forward(self, x: Tensor, num_heads: int, window: int) -> Tensor:
         """Rotate the vectors of the last positions of a window."""
-        places = torch.arange(window, device=x.device)[window - x.shape[2] :]
-        angles = places[:, None] * self.frequencies  # (length, head_dim / 2)
-        cos, sin = torch.cos(angles), torch.sin(angles)
-        left, right = x.chunk(2, dim=-1)
-        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
+        if torch.onnx.is_in_onnx_export():
+            places = torch.arange(window)[window - x.shape[1] :].expand(x.shape[0], -1)
+            rotated: Tensor = torch.onnx.ops.rotary_embedding(
+                x, self.cos, self.sin, places, num_heads=num_heads
+            )
+            return rotated
+        batch, length, dim = x.shape
+        cos = self.cos[window - length : window, None]  # (length, 1, head_dim / 2)
+        sin = self.sin[window - length : window, None]
+        left, right = x.view(batch, length, num_heads, dim // num_heads).chunk(2, dim=-1)
+        turned = torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
+        return turned.flatten(2)
 
 
 class Attention(nn.Module):
@@ -101,13 +134,29 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Attend from (batch, queries, dim) to (batch, keys, dim)."""
-        query = split_heads(self.query(queries), self.num_heads)
-        key, value = self.key_value(keys).chunk(2, dim=-1)
-        key, value = split_heads(key, self.num_heads), split_heads(value, self.num_heads)
+        query, (key, value) = self.query(queries), two_halves(self.key_value, keys)
         if self.rotary is not None:
             window = keys.shape[1]
-            query, key = self.rotary(query, window), self.rotary(key, window)
-        projected: Tensor = self.out(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
+            query = self.rotary(query, self.num_heads, window)
+            key = self.rotary(key, self.num_heads, window)
+        if torch.onnx.is_in_onnx_export() and mask.shape[2] == 1:
+            return self._mix_one(query, key, value, mask)
+        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
+        projected: Tensor = self.out(join_heads(self._mix(query, key, value, mask)))
+        return projected
+
+    def _mix_one(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attend from one position (batch, 1, dim), without taking the window's heads apart.
+
+        Each head's query is 0 in the others' coordinates, and of what it mixes only its own are
+        kept: a little more arithmetic instead of two transpositions of the window.
+        """
+        dim = query.shape[2]
+        own = torch.eye(self.num_heads).repeat_interleave(dim // self.num_heads, dim=1)
+        logits = (query * (own * (dim // self.num_heads) ** -0.5)) @ key.transpose(1, 2)
+        weights = torch.softmax(logits + mask[:, :, 0].transpose(0, 1), dim=-1)
+        mixed = (weights @ value) * own  # (batch, heads, dim)
+        projected: Tensor = self.out(mixed.sum(dim=1, keepdim=True))
         return projected
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

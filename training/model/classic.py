@@ -22,7 +22,7 @@ class PlainBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (batch, window, dim) to (batch, queries, dim); mask (batch, 1, queries, window)."""
+        """Map (batch, window, dim) to (batch, queries, dim); mask (1, batch, queries, window)."""
         tail = last_positions(x, mask.shape[2])
         keys = self.attention_norm(x)
         tail = tail + self.dropout(self.attention(last_positions(keys, mask.shape[2]), keys, mask))

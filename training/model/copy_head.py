@@ -71,9 +71,9 @@ class CopyHead(nn.Module):
     def forward(self, hidden: Tensor, vectors: Tensor, batch: Batch) -> Tensor:
         """Return the weights of queries (batch, queries, dim) over (batch, window, dim) events."""
         num_queries = hidden.shape[1]
-        logits = self._logits(hidden, vectors, batch)  # (batch, heads, queries, window)
+        logits = self._logits(hidden, vectors, batch)  # (heads, batch, queries, window)
         visible = visible_events(batch.items, num_queries)  # (batch, queries, window)
-        strength = torch.exp(logits.clamp(MIN_LOGIT, MAX_LOGIT)).sum(dim=1) * visible
+        strength = torch.exp(logits.clamp(MIN_LOGIT, MAX_LOGIT)).sum(dim=0) * visible
         same = (batch.items[:, :, None] == batch.items[:, None, :]).to(hidden.dtype)
         mass = (strength @ same).clamp(min=LEAST_MASS)  # of each position's item
         weights: Tensor = (self.seen + torch.log1p(mass)) * strength / mass * visible
@@ -88,16 +88,16 @@ class CopyHead(nn.Module):
         lag = (places[-num_queries:, None] - places[None, :]).clamp(min=0)  # (queries, window)
         bucket = (torch.log2(lag.to(torch.float32) + 1.0) * 2).to(torch.int64)
         pairs = self.lags(bucket.clamp(max=NUM_LAG_BUCKETS - 1)) + self.base
-        logits = logits + BIAS_GAIN * pairs.permute(2, 0, 1)
+        logits = logits + BIAS_GAIN * pairs.permute(2, 0, 1)[:, None]
         before = torch.cat([torch.zeros_like(batch.items[:, :1]), batch.items[:, :-1]], dim=1)
         current = batch.items[:, -num_queries:]
         follows = (before[:, None, :] == current[:, :, None]).to(hidden.dtype)
-        logits = logits + BIAS_GAIN * self.follows[None, :, None, None] * follows[:, None]
+        logits = logits + BIAS_GAIN * self.follows[:, None, None, None] * follows
         timed: Tensor = logits + self._time_logits(batch, num_queries)
         return timed
 
     def _time_logits(self, batch: Batch, num_queries: int) -> Tensor:
-        """Return what gap, hour and weekday add, (batch, heads, queries, window) or ().
+        """Return what gap, hour and weekday add, (heads, batch, queries, window) or ().
 
         The three tables are summed into one first, so that pairs are looked up once.
         """

@@ -14,6 +14,7 @@ from training.model.rates import OutcomeRates
 from training.model_config import ModelConfig, Task
 
 MAX_SCALE = 100.0
+LEAST_LENGTH = 1e-12
 
 
 class NextItemHead(nn.Module):
@@ -32,7 +33,12 @@ class NextItemHead(nn.Module):
         if not self.normalised:
             return _with_one(hidden)
         scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
-        return functional.normalize(hidden, dim=-1) * scale
+        # As functional.normalize does, whose export writes out every number of the length.
+        length: Tensor = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).clamp(
+            min=LEAST_LENGTH
+        )
+        result: Tensor = hidden * (scale / length)
+        return result
 
     def items(self, table: Tensor) -> Tensor:
         """Return item vectors (num_items + 1, out_dim), row 0 all zero."""

@@ -48,7 +48,7 @@ class DistanceBias(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, lats: Tensor, lons: Tensor) -> Tensor:
-        """Return the bias (batch, heads, window, window) of places (batch, window)."""
+        """Return the bias (heads, batch, window, window) of places (batch, window)."""
         distance = haversine_km(
             lats[:, :, None], lons[:, :, None], lats[:, None, :], lons[:, None, :]
         )

@@ -19,6 +19,7 @@ from training.model.inputs import EventInput, ItemTable, RequestPlace
 from training.model.place import DistanceBias, event_places
 from training.model.registry import make_body
 from training.model.time import GapBias, RequestTime, asking_times, last_times
+from training.model.transformer import masked_logit
 from training.model_config import (
     Bert4RecConfig,
     ModelConfig,
@@ -64,7 +65,11 @@ class SequenceModel(nn.Module):
     def _add_time_and_place(self, config: ModelConfig) -> None:
         transformer = config if isinstance(config, TransformerConfig) else None
         gaps = transformer is not None and transformer.time_gaps
-        self.gap_bias = GapBias(transformer.num_heads) if transformer and gaps else None
+        self.gap_bias = (
+            GapBias(transformer.num_heads, transformer.window_len, masked_logit(transformer))
+            if transformer and gaps
+            else None
+        )
         self.distance_bias = (
             DistanceBias(transformer.num_heads)
             if transformer and transformer.distances and config.places
@@ -174,13 +179,16 @@ class SequenceModel(nn.Module):
         return longer, torch.cat([vectors, masked], dim=1)
 
     def _mask(self, batch: Batch, real: Tensor, *, causal: bool) -> Tensor:
-        """Return the additive mask and biases (batch, heads or 1, window, window)."""
+        """Return the additive mask and biases (heads or 1, batch, window, window)."""
         if isinstance(self.config, RecurrentConfig):
             return torch.zeros((), device=real.device)
-        mask = attention_mask(real, causal=causal)
         if self.gap_bias is not None:
             times = asking_times(batch, self.request_time is not None and causal)
-            mask = mask + self.gap_bias(times, batch.timestamps_ms)
+            mask: Tensor = self.gap_bias(times, batch.timestamps_ms, real, causal=causal)
+        elif isinstance(self.config, TransformerConfig):
+            mask = attention_mask(real, causal=causal, masked=masked_logit(self.config))
+        else:
+            mask = attention_mask(real, causal=causal)
         if self.distance_bias is not None and causal:
             lats, lons = event_places(batch, self.items.item_lats, self.items.item_lons)
             mask = mask + self.distance_bias(lats, lons)

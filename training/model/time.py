@@ -4,6 +4,8 @@ Everything derived from time is computed here, from raw int64 inputs: the graph 
 holds the bucketing, and serving cannot compute it differently.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,15 @@ from training.model.lookup import BIAS_GAIN, pair_lookup
 NUM_GAP_BUCKETS = 64
 # Log2 of the longest gap told apart, in seconds: 2**30 s are 34 years.
 MAX_LOG2_GAP = 30.0
+# A millionth more than the quotient, so that a gap just at an edge (1023 s: log2 is 10) falls on
+# the same side whichever library takes the logarithm.
+BUCKETS_PER_NAT = (NUM_GAP_BUCKETS - 1) / (MAX_LOG2_GAP * math.log(2)) * (1 + 1e-6)
+# Pairs that may not see each other count as this far apart. Any sum of two such gaps falls into a
+# bucket between FIRST_FAR_BUCKET, which is 260,000 years, and NUM_OPEN_BUCKETS.
+FAR_S = 2.0**52
+FAR_MS = 2**62
+FIRST_FAR_BUCKET = 90
+NUM_OPEN_BUCKETS = 128
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
@@ -28,9 +39,13 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
     `gap_ms` is int64: differences are taken before any cast, since float32 cannot hold
     milliseconds since 1970. Negative gaps count as none.
     """
-    seconds = gap_ms.clamp(min=0).to(torch.float32) / 1000.0
-    scaled = torch.log2(seconds + 1.0) * ((NUM_GAP_BUCKETS - 1) / MAX_LOG2_GAP)
-    return scaled.to(torch.int64).clamp(max=NUM_GAP_BUCKETS - 1)
+    return _open_bucket(gap_ms, 1.0).clamp(max=NUM_GAP_BUCKETS - 1)
+
+
+def _open_bucket(gap_ms: Tensor, added_s: Tensor | float) -> Tensor:
+    """Return the bucket of gaps that are 1 s less than `added_s` longer, without an upper end."""
+    seconds = gap_ms.to(torch.float32).clamp(min=0) / 1000.0
+    return (torch.log(seconds + added_s) * BUCKETS_PER_NAT).to(torch.int64)
 
 
 def local_hour(times_ms: Tensor, tz_offsets_min: Tensor) -> Tensor:
@@ -68,17 +83,38 @@ def last_times(batch: Batch, *, both_ways: bool) -> Tensor:
 
 
 class GapBias(nn.Module):
-    """The per-head attention bias of the time gap between a query's time and each event's."""
+    """The per-head attention bias of the time gap between a query's time and each event's.
 
-    def __init__(self, num_heads: int) -> None:
+    The mask is part of it: hidden pairs are far apart, and gaps so long are worth `masked`. Looked
+    up together they cost one pass over the pairs.
+    """
+
+    ahead_s: Tensor
+
+    def __init__(self, num_heads: int, window_len: int, masked: float) -> None:
         super().__init__()
         self.table = nn.Embedding(NUM_GAP_BUCKETS, num_heads)
         nn.init.zeros_(self.table.weight)
+        self.masked = masked
+        ahead = torch.full((window_len, window_len), FAR_S).triu(1) + 1.0  # (queries, keys)
+        self.register_buffer("ahead_s", ahead, persistent=False)
 
-    def forward(self, query_times_ms: Tensor, timestamps_ms: Tensor) -> Tensor:
-        """Return the bias (batch, heads, queries, keys) of times (batch, queries) and keys'."""
-        gaps = query_times_ms[:, :, None] - timestamps_ms[:, None, :]  # (batch, queries, keys)
-        return pair_lookup(self.table.weight * BIAS_GAIN, gap_bucket(gaps))
+    def forward(
+        self, query_times_ms: Tensor, timestamps_ms: Tensor, real: Tensor, *, causal: bool
+    ) -> Tensor:
+        """Return the bias (heads, batch, queries, keys) of times (batch, window) and the keys'."""
+        window = real.shape[1]
+        keys = torch.where(real, timestamps_ms, -FAR_MS)
+        gaps = query_times_ms[:, :, None] - keys[:, None, :]  # (batch, queries, keys)
+        ahead = self.ahead_s[:window, :window] if causal else 1.0
+        return pair_lookup(self._open_table(), _open_bucket(gaps, ahead))
+
+    def _open_table(self) -> Tensor:
+        """Return the bias of every bucket that a pair can have, (NUM_OPEN_BUCKETS, heads)."""
+        table = self.table.weight * BIAS_GAIN
+        longest = table[-1:].expand(FIRST_FAR_BUCKET - NUM_GAP_BUCKETS, -1)
+        far = table.new_full((NUM_OPEN_BUCKETS - FIRST_FAR_BUCKET, table.shape[1]), self.masked)
+        return torch.cat([table, longest, far])
 
 
 class RequestTime(nn.Module):

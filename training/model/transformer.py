@@ -9,10 +9,15 @@ from training.model.attention import (
     Attention,
     BlockBody,
     Rotary,
+    join_heads,
     last_positions,
     split_heads,
+    two_halves,
 )
 from training.model_config import TransformerConfig
+
+# Beyond any bias of a pair that is seen: SiLU's blocks tell the two apart by it, softmax does not.
+POINTWISE_MASKED = -1e4
 
 
 class LigrBlock(nn.Module):
@@ -30,7 +35,7 @@ class LigrBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (batch, window, dim) to (batch, queries, dim); mask (batch, heads, queries, window).
+        """Map (batch, window, dim) to (batch, queries, dim); mask (heads, batch, queries, window).
 
         Only the last `queries` positions are computed, as many as the mask has rows.
         """
@@ -40,7 +45,7 @@ class LigrBlock(nn.Module):
         mixed = self.dropout(self.attention(queries, keys, mask))
         tail = tail + torch.sigmoid(self.attention_gate(queries)) * mixed
         normed = self.feed_norm(tail)
-        left, right = self.feed_in(normed).chunk(2, dim=-1)
+        left, right = two_halves(self.feed_in, normed)
         fed = self.dropout(self.feed_out(functional.silu(left) * right))
         result: Tensor = tail + torch.sigmoid(self.feed_gate(normed)) * fed
         return result
@@ -71,20 +76,28 @@ class HstuBlock(nn.Module):
             2, dim=-1
         )
         key, value = functional.silu(self.key_value(keys)).chunk(2, dim=-1)
-        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
         if self.rotary is not None:
-            query, key = self.rotary(query, x.shape[1]), self.rotary(key, x.shape[1])
+            query = self.rotary(query, self.num_heads, x.shape[1])
+            key = self.rotary(key, self.num_heads, x.shape[1])
+        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
-        visible = (mask > MASKED / 2).to(x.dtype)
+        visible = (mask > POINTWISE_MASKED / 2).to(x.dtype)
         mixed = (functional.silu(logits) * visible / self.window_len) @ value
-        gated = self.mixed_norm(mixed.transpose(1, 2).flatten(2)) * gate
+        gated = self.mixed_norm(join_heads(mixed)) * gate
         result: Tensor = tail + self.out(self.dropout(gated))
         return result
 
 
+def masked_logit(config: TransformerConfig) -> float:
+    """Return what hides a pair from the blocks of a kind."""
+    return MASKED if config.block == "ligr" else POINTWISE_MASKED
+
+
 def rotary_of(config: TransformerConfig) -> Rotary | None:
     """Return the rotation of a block's queries and keys, None where positions are vectors."""
-    return Rotary(config.dim // config.num_heads) if config.positions == "rotary" else None
+    if config.positions != "rotary":
+        return None
+    return Rotary(config.dim // config.num_heads, config.window_len)
 
 
 def transformer_body(config: TransformerConfig) -> BlockBody:
