@@ -6,6 +6,7 @@ cells; a search reads the cells nearest to the query. What it finds is scored an
 rows, so that only membership is approximate, never a score.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,12 @@ from service.contract.features import Float32s, Int64s
 if TYPE_CHECKING:
     import faiss
 
-# `num_probes` was chosen for lists of so many.
-PROBED_FOR = 10
+# So many more than k, and half of k again, are taken: a byte a dimension errs in the order.
+MARGIN = 40
+# `num_probes` was chosen for lists of 10, of which so many are taken.
+PROBED_FOR = 55
+# Where a smaller share of what is nearest is allowed, the best lie too far off to be guessed at.
+LEAST_NEAR = 0.1
 # Up to here a set of dropped items is faster to ask than a bit for every item.
 MAX_IN_SET = 1_000
 
@@ -38,38 +43,39 @@ class ItemIndex:
         """Return how many items the index knows, 1 to this."""
         return int(self._cells.ntotal)
 
-    def nearest(self, query: Float32s, count: int, allowed: Allowed) -> Int64s:
-        """Return up to `count` allowed items that are likely the best, in no order.
+    def nearest(self, query: Float32s, k: int, allowed: Allowed) -> Int64s | None:
+        """Return allowed items among which the k best are likely to be, in no order.
 
-        `query` is (dim,). Fewer come back where the cells that were read have no more.
+        `query` is (dim,). None where what is allowed is not where the query looks: the best may
+        then be anywhere.
         """
+        taken = k + k // 2 + MARGIN
+        near = self._search(query, taken, taken, None)
+        kept = near[allowed.holds(near)]
+        if len(kept) >= k + (taken - k) // 2:
+            return kept
+        if len(kept) < LEAST_NEAR * taken:
+            return None
+        # What is near says how far to go: of the taken ones a share is allowed.
+        reach = taken * taken / len(kept)
+        kept = self._search(query, taken, reach, self._selector(allowed))
+        return kept if len(kept) == taken else None
+
+    def _search(self, query: Float32s, count: int, reach: float, selector: Any) -> Int64s:
+        """Return up to `count` items of the cells in which the best `reach` of all items are."""
         import faiss  # noqa: PLC0415
 
-        selector = self._selector(allowed)
-        found = self._cells.search(
-            query[None],
-            count,
-            params=faiss.SearchParametersIVF(nprobe=self._probes(count, allowed), sel=selector),
-        )[1][0]
+        # In proportion: measured for lists of 10 to 1,000.
+        num_probes = min(self._cells.nlist, math.ceil(self._num_probes * reach / PROBED_FOR))
+        params = faiss.SearchParametersIVF(nprobe=num_probes, sel=selector)
+        found = self._cells.search(query[None], count, params=params)[1][0]
         indices: Int64s = found[found > 0]
         return indices
 
-    def _probes(self, count: int, allowed: Allowed) -> int:
-        """Return how many cells to read: more for long lists, and where few items are allowed.
-
-        A list of k spreads over about k to the power of two thirds as many cells (measured up to
-        1,000), and of items of which a share is allowed, the nearest are that much farther apart.
-        """
-        share = max(1, len(allowed)) / self.num_items
-        longer = max(1.0, count / PROBED_FOR) ** (2 / 3)
-        return min(int(self._cells.nlist), int(np.ceil(self._num_probes * longer / share)))
-
     def _selector(self, allowed: Allowed) -> Any:
-        """Return what tells faiss which items it may find; None for all."""
+        """Return what tells faiss which items it may find."""
         import faiss  # noqa: PLC0415
 
-        if isinstance(allowed, AllBut) and not len(allowed.dropped):
-            return None
         if isinstance(allowed, AllBut) and len(allowed.dropped) <= MAX_IN_SET:
             return faiss.IDSelectorNot(faiss.IDSelectorBatch(allowed.dropped))
         may = np.full(self.num_items + 1, isinstance(allowed, AllBut))

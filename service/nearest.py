@@ -20,8 +20,6 @@ Best: TypeAlias = tuple[Int64s, Float32s]
 GATHERED_SHARE = 0.25
 # Beside an index, up to so many rows are gathered: some 2 ms, where the index would take as long.
 MAX_GATHERED = 32_768
-# So many more than k, and half of k again, are taken from the index: its bytes err in the order.
-MARGIN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +83,22 @@ def scores_of(rows: ItemRows, question: Question, indices: Int64s) -> Float32s:
 def _best_of_few(rows: ItemRows, index: ItemIndex | None, question: Question) -> Best | None:
     """Return the best by looking at some rows only, None if that cannot be."""
     allowed = question.allowed
-    most = GATHERED_SHARE * len(rows) if index is None else MAX_GATHERED
-    if isinstance(allowed, Only) and len(allowed) <= most:
-        scores = scores_of(rows, question, allowed.indices)
-        return top_k(allowed.indices, scores, question.k)
-    if index is None or question.k >= len(allowed):
-        return None
-    pool = _pool(rows, index, question)
+    length = len(allowed) if isinstance(allowed, Only) else len(rows)
+    pool = None
+    if index is not None and length > MAX_GATHERED and question.k < len(allowed):
+        pool = _pool(rows, index, question)
+    if pool is None and isinstance(allowed, Only) and length <= GATHERED_SHARE * len(rows):
+        pool = allowed.indices
     return None if pool is None else top_k(pool, scores_of(rows, question, pool), question.k)
 
 
 def _pool(rows: ItemRows, index: ItemIndex, question: Question) -> Int64s | None:
     """Return allowed items among which the best are: what the index finds, own and added ones.
 
-    None where the index finds fewer than it was asked for: what is allowed is then not where the
-    query looks, and the best may be anywhere.
+    None where the index cannot say.
     """
-    count = question.k + MARGIN + question.k // 2
-    found = index.nearest(question.query, count, question.allowed)
-    if len(found) < count:
+    found = index.nearest(question.query, question.k, question.allowed)
+    if found is None:
         return None
     own = question.bonus.items
     parts = [found, own[(own > 0) & question.allowed.holds(own)]]

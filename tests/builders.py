@@ -108,6 +108,7 @@ def make_bundle(
     copy_weight: float | None = None,
     golden_error: float = 0.0,
     change_files: Callable[[Path], None] | None = None,
+    item_index: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> Path:
     """Write a tiny valid bundle into `folder` and return it.
@@ -115,7 +116,8 @@ def make_bundle(
     Its query is the mean of the window's item vectors, plus on the last axis the request's hour of
     day in UTC over 24. `item_facts` are what items say of themselves. `copy_weight` adds a second
     output that favours the window's own items; `golden_error` spoils the golden scores;
-    `change_files` runs before the hashes are taken.
+    `change_files` runs before the hashes are taken. `item_index` is what the manifest says of an
+    index that it wrote, where that is not what is usual.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.array([*item_rows.values()], np.float32)
@@ -131,13 +133,26 @@ def make_bundle(
     document["features"]["dim"] = rows.shape[1]
     if copy_weight is not None:
         document["features"]["outputs"] = [contract.QUERY_OUTPUT, contract.COPY_OUTPUT]
+    if item_index is not None:
+        usual: dict[str, Any] = {
+            "num_cells": 1,
+            "num_probes": 1,
+            "recall_at_10": 1.0,
+            "num_queries": 1,
+        }
+        matrix_sha256 = contract.file_sha256(folder / contract.ITEM_MATRIX_FILE)
+        document["item_index"] = usual | {"matrix_sha256": matrix_sha256} | dict(item_index)
     write_manifest(folder, document | overrides)
     return folder
 
 
 def write_manifest(folder: Path, document: dict[str, Any]) -> None:
     """Write a manifest with the hashes and the version of the files that are there."""
-    files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
+    names = (
+        *contract.BUNDLE_FILES,
+        *([contract.ITEM_INDEX_FILE] if "item_index" in document else ()),
+    )
+    files = {name: contract.file_sha256(folder / name) for name in names}
     named = {"files": files, "bundle_version": contract.UNNAMED_VERSION} | document
     if named["bundle_version"] == contract.UNNAMED_VERSION and _is_valid(named):
         valid = contract.Manifest.model_validate(named)

@@ -110,7 +110,7 @@ def test_the_reader_of_import_time_effects_sees_them() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("service.app", ("torch", "onnx", "training", "daft", "tensorboard")),
+        ("service.app", ("torch", "onnx", "training", "daft", "tensorboard", "faiss")),
         ("service.contract.bundle", ("fastapi", "redis", "onnxruntime", "torch", "pyarrow")),
         ("training.metrics", ("torch", "fastapi", "redis")),
     ],

@@ -20,6 +20,7 @@ from service.contract.features import RequestPoint, Window, encode_windows
 from tests.training import builders
 from training.dataset import past_window
 from training.export import encoder_bytes, export_bundle, item_matrix
+from training.item_index import write_item_index
 from training.items import ItemFacts
 from training.model.copy_head import CopyHead
 from training.model.sequence_model import SequenceModel
@@ -257,3 +258,13 @@ def test_the_graph_holds_the_item_table_instead_of_making_it() -> None:
     # The categories' means came out as a loop over all items.
     assert not {"Loop", "Scan", "SequenceConstruct"} & {node.op_type for node in graph.node}
     assert not any("categor" in each.name for each in graph.initializer)
+
+
+def test_a_large_catalogue_gets_an_index_with_its_recall(loaded: LoadedRun, copied: Path) -> None:
+    """Judged on windows of the log; a small catalogue is left without."""
+    assert write_item_index(loaded, copied) is None
+    spec = write_item_index(loaded, copied, min_items=1)
+    assert spec is not None
+    assert spec.recall_at_10 >= 0.99
+    assert spec.matrix_sha256 == contract.file_sha256(copied / contract.ITEM_MATRIX_FILE)
+    assert (copied / contract.ITEM_INDEX_FILE).is_file()
