@@ -28,6 +28,7 @@ from service.contract.features import (
     Window,
     encode_windows,
 )
+from service.contract.vocabulary import item_hash
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
@@ -231,6 +232,8 @@ def _write_items(loaded: LoadedRun, folder: Path) -> None:
     indices = pa.array(range(1, len(ordered) + 1), pa.int32())
     table = described.add_column(0, "item_index", indices)
     table = table.append_column("num_events", pa.array(counts, pa.int64()))
+    hashes = pa.array([item_hash(item_id) for item_id in events.items], pa.uint64())
+    table = table.append_column(contract.HASH_COLUMN, hashes)
     pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
 
 

@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -32,6 +32,8 @@ BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOL
 # What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
 ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
 ITEM_COLUMNS = (*ITEM_COLUMNS_OF_1_0, "attributes", "opening_hours", "released_at_ms")
+# Since 1.2: the `item_hash` of each id, uint64, which takes a second to work out for a million.
+HASH_COLUMN = "item_hash"
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
 # the item there gets when it is scored again (batch, window_len), 0 for models without repeats.
