@@ -138,7 +138,10 @@ def make_bundle(
 
 def write_manifest(folder: Path, document: dict[str, Any]) -> None:
     """Write a manifest with the hashes and the version of the files that are there."""
-    files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
+    names = [*contract.BUNDLE_FILES, contract.ENCODER_TABLES_FILE]
+    files = {
+        name: contract.file_sha256(folder / name) for name in names if (folder / name).is_file()
+    }
     named = {"files": files, "bundle_version": contract.UNNAMED_VERSION} | document
     if named["bundle_version"] == contract.UNNAMED_VERSION and _is_valid(named):
         valid = contract.Manifest.model_validate(named)

@@ -43,6 +43,8 @@ from training.scorers import OnnxScorer, TorchScorer, copies
 ONNX_OPSET = 20
 POPULAR_PER_HOUR = 200
 GOLDEN_CASES = 5
+# A table of 4,096 items with 64 numbers.
+MIN_TABLE_BYTES = 1 << 20
 DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 log = logging.getLogger(__name__)
@@ -200,7 +202,7 @@ def _over_long(window: Window, window_len: int) -> Window:
 def _write_files(loaded: LoadedRun, folder: Path) -> float:
     """Write every file but the manifest; returns the largest difference of torch and ONNX."""
     model, events = loaded.model, loaded.inputs.events
-    (folder / contract.ENCODER_FILE).write_bytes(encoder_bytes(model))
+    write_encoder(encoder_bytes(model), folder)
     matrix = item_matrix(model)
     np.save(folder / contract.ITEM_MATRIX_FILE, matrix)
     longest = np.argsort(-np.diff(events.user_starts), kind="stable")
@@ -221,6 +223,27 @@ def _write_files(loaded: LoadedRun, folder: Path) -> float:
     _write_items(loaded, folder)
     _write_popularity(loaded, folder)
     return difference
+
+
+def write_encoder(encoder: bytes, folder: Path) -> None:
+    """Write the graph, and its large tables beside it, which processes then map and share.
+
+    Inside the graph they are copied into the memory of each, and parsed first.
+    """
+    path = folder / contract.ENCODER_FILE
+    proto = onnx.ModelProto.FromString(encoder)
+    if all(tensor.ByteSize() < MIN_TABLE_BYTES for tensor in proto.graph.initializer):
+        path.write_bytes(encoder)
+        return
+    onnx.save_model(
+        proto,
+        str(path),
+        save_as_external_data=True,
+        location=contract.ENCODER_TABLES_FILE,
+        size_threshold=MIN_TABLE_BYTES,
+    )
+    # The library writes it for its owner alone.
+    shutil.copymode(path, folder / contract.ENCODER_TABLES_FILE)
 
 
 def _write_items(loaded: LoadedRun, folder: Path) -> None:
@@ -269,7 +292,10 @@ def _write_popularity(loaded: LoadedRun, folder: Path) -> None:
 
 def _manifest(loaded: LoadedRun, folder: Path, parity: float) -> contract.Manifest:
     config, inputs, model = loaded.config, loaded.inputs, loaded.model
-    files = {name: contract.file_sha256(folder / name) for name in contract.BUNDLE_FILES}
+    names = [*contract.BUNDLE_FILES, contract.ENCODER_TABLES_FILE]
+    files = {
+        name: contract.file_sha256(folder / name) for name in names if (folder / name).is_file()
+    }
     rule = headline_rule(inputs.info.repeat_share)
     manifest = contract.Manifest(
         schema_version=contract.SchemaVersion(

@@ -21,6 +21,8 @@ SCHEMA_MINOR = 2
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
+# Where the graph keeps its large tables, if it has any: since 1.2.
+ENCODER_TABLES_FILE = "encoder_tables.bin"
 ITEM_MATRIX_FILE = "item_matrix.npy"
 ITEMS_FILE = "items.parquet"
 POPULARITY_FILE = "popularity.parquet"
@@ -168,7 +170,11 @@ def read_manifest(bundle: Path) -> Manifest:
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:
     """Raise BundleMismatch unless every file is there with the hash that the manifest states."""
-    missing = sorted(set(BUNDLE_FILES) - set(manifest.files))
+    needed = {*BUNDLE_FILES}
+    if (bundle / ENCODER_TABLES_FILE).exists():
+        # The graph may read it, so it must not be there unchecked.
+        needed.add(ENCODER_TABLES_FILE)
+    missing = sorted(needed - set(manifest.files))
     if missing:
         raise BundleMismatch(f"{bundle}: the manifest names no hash of {', '.join(missing)}")
     for name, expected in sorted(manifest.files.items()):

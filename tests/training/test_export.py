@@ -14,9 +14,17 @@ from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
 from service.contract.errors import BundleMismatch
 from service.contract.features import RequestPoint, Window, encode_windows
+from service.errors import BundleRefused
+from tests.builders import make_bundle
 from tests.training import builders
 from training.dataset import past_window
-from training.export import encoder_bytes, export_bundle, item_matrix
+from training.export import (
+    MIN_TABLE_BYTES,
+    encoder_bytes,
+    export_bundle,
+    item_matrix,
+    write_encoder,
+)
 from training.items import ItemFacts
 from training.model.copy_head import CopyHead
 from training.model.sequence_model import SequenceModel
@@ -226,3 +234,24 @@ def test_the_graph_holds_the_item_table_instead_of_making_it() -> None:
     # The categories' means came out as a loop over all items.
     assert not {"Loop", "Scan", "SequenceConstruct"} & {node.op_type for node in graph.node}
     assert not any("categor" in each.name for each in graph.initializer)
+
+
+def test_large_tables_lie_beside_the_graph_and_scores_stay(tmp_path: Path) -> None:
+    """Beside it they are mapped, and shared by processes; a bundle must name their hash."""
+    rows = {f"i{at}": np.array([at % 7, at % 5, at % 3], np.float32) for at in range(90_000)}
+    assert 4 * 3 * len(rows) > MIN_TABLE_BYTES
+    inside = make_bundle(tmp_path / "inside", item_rows=rows, item_facts={})
+    encoder = (inside / contract.ENCODER_FILE).read_bytes()
+
+    def split(folder: Path) -> None:
+        write_encoder(encoder, folder)
+
+    beside = make_bundle(tmp_path / "beside", item_rows=rows, item_facts={}, change_files=split)
+    assert (beside / contract.ENCODER_FILE).stat().st_size < len(encoder) / 100
+    # Its own golden scores are those of the graph that has its tables inside.
+    loaded = load_bundle(beside)
+    assert contract.ENCODER_TABLES_FILE in loaded.manifest.files
+    tables = beside / contract.ENCODER_TABLES_FILE
+    tables.write_bytes(tables.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleRefused, match=r"encoder_tables\.bin: SHA-256"):
+        load_bundle(beside)
