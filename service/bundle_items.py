@@ -26,6 +26,7 @@ from service.item_columns import (
     NumberColumn,
     Term,
     TermColumn,
+    by_place,
 )
 
 INDEX = "item_index"
@@ -80,6 +81,9 @@ def _numbers(array: Any) -> NDArray[Any]:
 
 def _texts(array: Any) -> PackedTexts:
     """Return a column of texts on the memory that Arrow read it into."""
+    if array.type != pa.string():
+        # Of other writers: longer offsets, or a column in which all is null.
+        array = array.cast(pa.string())
     _, offsets, data = array.buffers()
     first = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
     is_null = _numbers(array.is_null()) if array.null_count else None
@@ -136,6 +140,8 @@ def encoded(array: Any) -> tuple[list[str], Int64s]:
 
 
 def _categories(array: Any) -> TermColumn | None:
+    if array.type != pa.list_(pa.string()):
+        array = array.cast(pa.list_(pa.string()))
     flat = array.flatten()
     counts = np.diff(_numbers(array.offsets))
     # What a null list has beneath it is no part of the flat one.
@@ -201,7 +207,7 @@ class _Owners:
     """Which items have which document: item `items[i]` has the document `places[i]`."""
 
     def __init__(self, places: Int64s, items: Int64s, num_documents: int) -> None:
-        self._items = items[np.argsort(places, kind="stable")]
+        self._items = items[by_place(places, num_documents)]
         self._counts = np.bincount(places, minlength=num_documents)
         self._starts = np.cumsum(self._counts) - self._counts
 

@@ -56,12 +56,10 @@ class TermColumn:
         items, places = by_item
         starts = np.zeros(len(terms) + 1, np.int64)
         np.cumsum(np.bincount(places, minlength=len(terms)), out=starts[1:])
-        # NumPy sorts two bytes by their digits, in a tenth of the time.
-        short = places.astype(np.uint16) if len(terms) <= MAX_SHORT else places
         return cls(
             places={term: place for place, term in enumerate(terms)},
             starts=starts,
-            items=items[np.argsort(short, kind="stable")],
+            items=items[by_place(places, len(terms))],
             by_item=by_item,
         )
 
@@ -301,6 +299,14 @@ def _numbers_of(item: Item) -> list[tuple[str, float]]:
     if item.released_at_ms is not None:
         found.append((RELEASED_AT, float(item.released_at_ms)))
     return found
+
+
+def by_place(places: Int64s, num_places: int) -> Int64s:
+    """Return the order that sorts places of so many, equal ones as they are."""
+    # NumPy sorts two bytes by their digits, in a tenth of the time.
+    short = places.astype(np.uint16) if num_places <= MAX_SHORT else places
+    order: Int64s = np.argsort(short, kind="stable")
+    return order
 
 
 def _places_among(items: Int64s, chosen: Int64s) -> Int64s:

@@ -68,3 +68,19 @@ def test_titles_and_ids_come_back_in_order(tmp_path: Path) -> None:
     assert [*found.titles] == titles
     assert [*found.ids] == ["i0", "i1", "i2", "i3", "i4"]
     assert found.hashes.tolist() == [item_hash(f"i{at}") for at in range(5)]
+
+
+def test_other_writers_types_are_read_alike(tmp_path: Path) -> None:
+    """Some write long texts, and a column in which nothing is known has no type."""
+    path = tmp_path / "items.parquet"
+    write(path, [Item(item_id=ItemId("x"), title=title) for title in ("A", None)])
+    table = pq.read_table(path)
+    for name, kind in {"title": pa.large_string(), "item_id": pa.large_string()}.items():
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    for name in ("categories", "attributes", "opening_hours", "lat"):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.nulls(2))
+    pq.write_table(table, path)
+    found = read_items(path, 2)
+    assert ([*found.ids], [*found.titles]) == (["i0", "i1"], ["A", None])
+    assert found.columns.facts(1)["categories"] == ()
+    assert np.isnan(found.columns.lats).all()
