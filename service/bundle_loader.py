@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -10,15 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.allowed import AllBut, Only
+from service.bundle_items import encoded, read_items
 from service.contract import bundle as contract
 from service.contract.bundle import Manifest
 from service.contract.errors import BundleMismatch, ContractError
-from service.contract.events import ItemId
 from service.contract.exposures import Source
 from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_windows
-from service.contract.items import Item, parse_attributes
-from service.contract.opening import parse_opening_hours
-from service.contract.vocabulary import Vocabulary, item_hash
+from service.contract.vocabulary import MAX_DICT_IDS, Vocabulary, vocabulary_of
 from service.errors import BundleRefused
 from service.fallback import Pick, Popularity, RankedList
 from service.item_columns import ItemColumns
@@ -26,6 +23,7 @@ from service.item_index import read_item_index
 from service.item_rows import ItemRows
 from service.ranker import Ranker, Wanted, open_encoder
 from service.retrieval import HashIndex
+from service.titles import Titles
 from service.windows import type_index_of_code
 
 OVERALL_SCOPE = "overall"
@@ -50,7 +48,7 @@ UNREADABLE = (
 class LoadedBundle:
     """A bundle that passed its own check and is ready to serve.
 
-    `titles` is by item index, element 0 unused; `type_indices` is by event type code. `withheld`
+    `titles` are by item index; `type_indices` is by event type code. `withheld`
     are the items that may not be shown, whatever is asked, ascending.
     """
 
@@ -59,7 +57,7 @@ class LoadedBundle:
     ranker: Ranker
     item_matrix: Float32s
     vocabulary: Vocabulary
-    titles: tuple[str | None, ...]
+    titles: Titles
     columns: ItemColumns
     hash_index: HashIndex
     type_indices: Int64s
@@ -97,18 +95,18 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
     )
     item_matrix = _read_item_matrix(bundle / contract.ITEM_MATRIX_FILE, manifest)
     index = read_item_index(bundle, manifest)
-    items = _read_items(bundle / contract.ITEMS_FILE, manifest)
-    vocabulary = Vocabulary(item.item_id for item in items)
-    item_hashes = np.fromiter((item_hash(text) for text in vocabulary), np.uint64, len(vocabulary))
+    items = read_items(bundle / contract.ITEMS_FILE, manifest.num_items)
+    # A tuple answers soonest, where it costs little.
+    are_few = manifest.num_items <= MAX_DICT_IDS
     return LoadedBundle(
         path=bundle,
         manifest=manifest,
         ranker=Ranker(session, ItemRows(item_matrix), manifest.features, index),
         item_matrix=item_matrix,
-        vocabulary=vocabulary,
-        titles=(None, *(item.title for item in items)),
-        columns=ItemColumns.of(items),
-        hash_index=HashIndex(item_hashes),
+        vocabulary=vocabulary_of(items.ids),
+        titles=Titles(tuple(items.titles) if are_few else items.titles),
+        columns=items.columns,
+        hash_index=HashIndex.of(items.hashes),
         type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
         popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),
     )
@@ -127,48 +125,25 @@ def _read_item_matrix(path: Path, manifest: Manifest) -> Float32s:
     return matrix
 
 
-def _read_items(path: Path, manifest: Manifest) -> list[Item]:
-    """Return the items in the order of their index; columns that 1.0 had not may be missing."""
-    table = pq.read_table(path)
-    if not np.array_equal(table["item_index"].to_numpy(), np.arange(1, manifest.num_items + 1)):
-        raise BundleMismatch(f"{path}: item_index is not 1 to {manifest.num_items} in order")
-    needed = {*contract.ITEM_COLUMNS_OF_1_0, *table.column_names}
-    columns = {
-        name: table[name].to_pylist() if name in needed else [None] * manifest.num_items
-        for name in contract.ITEM_COLUMNS
-    }
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return [_item(row) for row in rows]
-
-
-def _item(row: dict[str, Any]) -> Item:
-    if row["opening_hours"]:
-        # Refused here rather than at the first request that asks who is open.
-        parse_opening_hours(row["opening_hours"])
-    return Item(
-        item_id=ItemId(row["item_id"]),
-        title=row["title"],
-        categories=tuple(row["categories"] or ()),
-        attributes=parse_attributes(row["attributes"]),
-        lat=row["lat"],
-        lon=row["lon"],
-        opening_hours=row["opening_hours"],
-        released_at_ms=row["released_at_ms"],
-    )
-
-
 def _read_popularity(path: Path, manifest: Manifest) -> Popularity:
-    table = pq.read_table(path, columns=["scope", "key", "item_index", "weight"])
-    scopes = np.array(table["scope"].to_pylist(), dtype=np.str_)
+    names = ["scope", "key", "item_index", "weight"]
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=names)
+    missing = set(names) - set(table.column_names)
+    if missing:
+        raise BundleMismatch(f"{path}: has no column {', '.join(sorted(missing))}")
+    scope_names, scopes = encoded(pa.concat_arrays(table["scope"].chunks))
+    place_of = {name: place for place, name in enumerate(scope_names)}
     keys = table["key"].to_numpy()
     indices = table["item_index"].to_numpy().astype(np.int64)
     weights = table["weight"].to_numpy().astype(np.float32)
     if len(indices) and (indices.min() < 1 or indices.max() > manifest.num_items):
         raise BundleMismatch(f"{path}: an item_index is not between 1 and {manifest.num_items}")
-    overall = scopes == OVERALL_SCOPE
+    overall = scopes == place_of.get(OVERALL_SCOPE)
+    of_hours = scopes == place_of.get(HOUR_SCOPE)
     by_hour: dict[int, RankedList] = {}
     for hour in range(24):
-        rows = (scopes == HOUR_SCOPE) & (keys == hour)
+        rows = of_hours & (keys == hour)
         by_hour[hour] = RankedList(indices[rows], weights[rows])
     return Popularity(RankedList(indices[overall], weights[overall]), by_hour)
 

@@ -49,7 +49,7 @@ def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> 
         view,
         ranker=view.ranker.extended(_rows(base, view, changed, len(vocabulary))),
         vocabulary=vocabulary,
-        titles=_titles(view, changed, len(vocabulary)),
+        titles=view.titles.patched({index: item.title for index, item in changed.items()}),
         columns=view.columns.patched(changed, len(vocabulary)),
         hash_index=view.hash_index.extended(hashes) if new else view.hash_index,
         withheld=np.union1d(stayed, np.array(gone, np.int64)),
@@ -92,15 +92,6 @@ def _attributes(raw: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in raw.items()
     }
-
-
-def _titles(
-    view: LoadedBundle, changed: Mapping[int, Item], num_items: int
-) -> tuple[str | None, ...]:
-    titles = [*view.titles, *([None] * (num_items + 1 - len(view.titles)))]
-    for index, item in changed.items():
-        titles[index] = item.title
-    return tuple(titles)
 
 
 def _rows(

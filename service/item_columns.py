@@ -19,6 +19,7 @@ Term: TypeAlias = str | bool
 CATEGORIES = "categories"
 RELEASED_AT = "released_at"
 ATTRIBUTES = "attributes."
+MAX_SHORT = 1 << 16
 # The mean radius of the Earth, IUGG.
 EARTH_RADIUS_KM = 6371.0088
 
@@ -38,15 +39,28 @@ class TermColumn:
 
     @classmethod
     def of(cls, terms: Sequence[Term], places: Int64s, items: Int64s) -> "TermColumn":
-        """Return the column of pairs: item `items[i]` has the term `terms[places[i]]`."""
-        by_place, by_item = np.lexsort((items, places)), np.lexsort((places, items))
+        """Return the column of pairs: item `items[i]` has the term `terms[places[i]]`.
+
+        A pair may be there several times, and counts once.
+        """
+        # One number for a pair: sorting numbers is many times as fast as sorting by two keys.
+        width = max(1, len(terms))
+        pairs = np.sort(items * width + places)
+        is_first = np.ones(len(pairs), np.bool_)
+        is_first[1:] = pairs[1:] != pairs[:-1]
+        by_item = np.stack(np.divmod(pairs[is_first], width))
+        return cls._of_sorted(terms, by_item)
+
+    @classmethod
+    def _of_sorted(cls, terms: Sequence[Term], by_item: Int64s) -> "TermColumn":
+        items, places = by_item
         starts = np.zeros(len(terms) + 1, np.int64)
         np.cumsum(np.bincount(places, minlength=len(terms)), out=starts[1:])
         return cls(
             places={term: place for place, term in enumerate(terms)},
             starts=starts,
-            items=items[by_place],
-            by_item=np.stack([items[by_item], places[by_item]]),
+            items=items[by_place(places, len(terms))],
+            by_item=by_item,
         )
 
     def items_of(self, term: Term) -> Int64s:
@@ -68,30 +82,31 @@ class TermColumn:
         ]
 
     def patched(
-        self, gone: Mask, added: "TermColumn | None", to_global: Int64s
+        self, gone: Int64s, added: "TermColumn | None", to_global: Int64s
     ) -> "TermColumn | None":
         """Return the column without the pairs of items that are gone, and with those added.
 
-        `gone` is by item index; `to_global` maps the indices of `added` to those here. A term that
-        no item has any more is forgotten, and so is a column without terms: None.
+        `gone` are item indices, ascending; `to_global` maps the indices of `added`, of items that
+        are gone or new, to those here. A term that no item has any more is forgotten, and so is a
+        column without terms: None. Copies; only what is added is sorted.
         """
-        items, places = self.by_item
-        kept = ~gone[items]
+        left_out = _places_among(self.by_item[0], gone)
+        if added is None and not len(left_out):
+            return self
+        by_item = np.delete(self.by_item, left_out, axis=1)
         terms = dict(self.places)
-        new_items, new_places = items[:0], places[:0]
         if added is not None:
             renamed = np.array([terms.setdefault(term, len(terms)) for term in added.places])
-            new_items, new_places = to_global[added.by_item[0]], renamed[added.by_item[1]]
-        all_places = np.concatenate([places[kept], new_places])
-        used, renumbered = np.unique(all_places, return_inverse=True)
-        if not len(used):
+            new = np.stack([to_global[added.by_item[0]], renamed[added.by_item[1]]])
+            new = new[:, np.lexsort((new[1], new[0]))]
+            by_item = np.insert(by_item, np.searchsorted(by_item[0], new[0]), new, axis=1)
+        used = np.bincount(by_item[1], minlength=len(terms)) > 0
+        if not used.any():
             return None
-        names = tuple(terms)
-        return TermColumn.of(
-            [names[place] for place in used.tolist()],
-            renumbered.astype(np.int64),
-            np.concatenate([items[kept], new_items]),
-        )
+        if not used.all():
+            by_item[1] = (np.cumsum(used) - 1)[by_item[1]]
+        names = [term for term, is_used in zip(terms, used.tolist(), strict=True) if is_used]
+        return TermColumn._of_sorted(names, by_item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +134,23 @@ class NumberColumn:
         return numbers
 
     def patched(
-        self, gone: Mask, added: "NumberColumn | None", to_global: Int64s
+        self, gone: Int64s, added: "NumberColumn | None", to_global: Int64s
     ) -> "NumberColumn | None":
-        """Return the column without items that are gone, and with those added; None if empty."""
-        kept = ~gone[self.items]
-        items, values = self.items[kept], self.values[kept]
+        """Return the column without items that are gone, and with those added; None if empty.
+
+        `gone` are item indices, ascending.
+        """
+        left_out = _places_among(self.items, gone)
+        if added is None and not len(left_out):
+            return self
+        items, values = np.delete(self.items, left_out), np.delete(self.values, left_out)
         if added is not None:
-            items = np.concatenate([items, to_global[added.items]])
-            values = np.concatenate([values, added.values])
-        order = np.argsort(items)
-        return NumberColumn(items[order], values[order]) if len(items) else None
+            order = np.argsort(to_global[added.items])
+            new = to_global[added.items][order]
+            places = np.searchsorted(items, new)
+            items = np.insert(items, places, new)
+            values = np.insert(values, places, added.values[order])
+        return NumberColumn(items, values) if len(items) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +202,7 @@ class ItemColumns:
         """
         to_global = np.array([0, *changed], np.int64)
         added = ItemColumns.of(list(changed.values()))
-        gone = np.zeros(num_items + 1, np.bool_)
-        gone[to_global[1:]] = True
+        gone = np.sort(to_global[1:])
         nobody = to_global[:0]
         no_terms = TermColumn.of((), nobody, nobody)
         no_numbers = NumberColumn(nobody, np.zeros(0))
@@ -278,6 +299,23 @@ def _numbers_of(item: Item) -> list[tuple[str, float]]:
     if item.released_at_ms is not None:
         found.append((RELEASED_AT, float(item.released_at_ms)))
     return found
+
+
+def by_place(places: Int64s, num_places: int) -> Int64s:
+    """Return the order that sorts places of so many, equal ones as they are."""
+    # NumPy sorts two bytes by their digits, in a tenth of the time.
+    short = places.astype(np.uint16) if num_places <= MAX_SHORT else places
+    order: Int64s = np.argsort(short, kind="stable")
+    return order
+
+
+def _places_among(items: Int64s, chosen: Int64s) -> Int64s:
+    """Return the places at which ascending `items` are one of the ascending `chosen`."""
+    firsts, lasts = np.searchsorted(items, chosen, "left"), np.searchsorted(items, chosen, "right")
+    counts = lasts - firsts
+    before = np.cumsum(counts) - counts
+    places: Int64s = np.repeat(firsts - before, counts) + np.arange(counts.sum())
+    return places
 
 
 class _Pairs:

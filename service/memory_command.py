@@ -1,11 +1,13 @@
 """`python -m service memory`: how much memory Redis needs for so many users."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.config import Settings
-from service.store.memory import Part, StoreLoad, exact, jemalloc, parts_of, total_bytes
+
+if TYPE_CHECKING:
+    from service.store.memory import Part
 
 # Numbers of up to twelve digits, or short words.
 DEFAULT_ID_CHARS = 12
@@ -67,6 +69,9 @@ def memory(
     `exact` is what is asked for, `jemalloc` what the usual builds of the server take for it. Plan
     with half as much again: for copies while a file is written, buffers, and what grows meanwhile.
     """
+    # Loads Redis and NumPy, which `run` must not load before its workers are set up.
+    from service.store.memory import StoreLoad, exact, jemalloc, parts_of  # noqa: PLC0415  # as above
+
     settings = Settings()
     of_week = users // 3 if weekly_users is None else weekly_users
     load = StoreLoad(
@@ -91,7 +96,7 @@ def memory(
         typer.echo(line)
 
 
-def table_of(plain: tuple[Part, ...], rounded: tuple[Part, ...]) -> list[str]:
+def table_of(plain: "tuple[Part, ...]", rounded: "tuple[Part, ...]") -> list[str]:
     """Return the lines of the table: each kind of keys, and the sum."""
     lines = [f"{'':<10} {'keys':>13} {'bytes each':>11} {'exact MiB':>12} {'jemalloc MiB':>13}"]
     for one, other in zip(plain, rounded, strict=True):
@@ -100,6 +105,8 @@ def table_of(plain: tuple[Part, ...], rounded: tuple[Part, ...]) -> list[str]:
             f"{one.name:<10} {one.num_keys:>13,} {each:>11} "
             f"{one.total_bytes / MIB:>12,.1f} {other.total_bytes / MIB:>13,.1f}"
         )
+    from service.store.memory import total_bytes  # noqa: PLC0415  # as in `memory`
+
     sums = [total_bytes(parts) / MIB for parts in (plain, rounded)]
     lines.append(f"{'total':<10} {'':>13} {'':>11} {sums[0]:>12,.1f} {sums[1]:>13,.1f}")
     return lines

@@ -42,14 +42,24 @@ def known_indices(vocabulary: Vocabulary, ids: Iterable[str]) -> Int64s:
 class HashIndex:
     """Finds items by the hash of their id, which is how seen sets name them."""
 
-    def __init__(self, item_hashes: NDArray[np.uint64]) -> None:
-        self._hashes = item_hashes
-        self._order = np.argsort(item_hashes, kind="stable")
-        self._sorted = item_hashes[self._order]
+    def __init__(self, sorted_hashes: NDArray[np.uint64], items: Int64s) -> None:
+        self._sorted = sorted_hashes
+        self._items = items
+
+    @classmethod
+    def of(cls, item_hashes: NDArray[np.uint64]) -> "HashIndex":
+        """Return the index of the hashes of items 1 to N."""
+        order = np.argsort(item_hashes)
+        return cls(item_hashes[order], order + 1)
 
     def extended(self, item_hashes: NDArray[np.uint64]) -> "HashIndex":
-        """Return the index with more items behind these."""
-        return HashIndex(np.concatenate([self._hashes, item_hashes]))
+        """Return the index with more items behind these; copies, and sorts nothing again."""
+        order = np.argsort(item_hashes)
+        places = np.searchsorted(self._sorted, item_hashes[order])
+        return HashIndex(
+            np.insert(self._sorted, places, item_hashes[order]),
+            np.insert(self._items, places, order + 1 + len(self._items)),
+        )
 
     def indices(self, hashes: NDArray[np.uint64]) -> Int64s:
         """Return the item indices, from 1, of those hashes that are an item's."""
@@ -62,4 +72,4 @@ class HashIndex:
         places = np.searchsorted(self._sorted, hashes)
         places = np.minimum(places, len(self._sorted) - 1)
         hits: NDArray[np.bool_] = self._sorted[places] == hashes
-        return self._order[places[hits]].astype(np.int64) + 1, hits
+        return self._items[places[hits]], hits

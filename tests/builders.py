@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from service.contract import bundle as contract
 from service.contract.events import Event, ItemId, UserId
 from service.contract.features import Arrays, Float32s, RequestPoint, Window, encode_windows
+from service.contract.vocabulary import item_hash
 from tests.fakes import NOON_MS
 
 MS_PER_HOUR = 3_600_000
@@ -148,10 +149,7 @@ def make_bundle(
 
 def write_manifest(folder: Path, document: dict[str, Any]) -> None:
     """Write a manifest with the hashes and the version of the files that are there."""
-    names = (
-        *contract.BUNDLE_FILES,
-        *([contract.ITEM_INDEX_FILE] if "item_index" in document else ()),
-    )
+    names = [name for name in contract.ALL_FILES if (folder / name).is_file()]
     files = {name: contract.file_sha256(folder / name) for name in names}
     named = {"files": files, "bundle_version": contract.UNNAMED_VERSION} | document
     if named["bundle_version"] == contract.UNNAMED_VERSION and _is_valid(named):
@@ -276,6 +274,7 @@ def _write_items(
             "item_id": pa.array(ids, pa.string()),
             "title": pa.array([f"Title of {text}" for text in ids[:-1]] + [None], pa.string()),
             "num_events": pa.array([1] * len(ids), pa.int64()),
+            contract.HASH_COLUMN: pa.array([item_hash(text) for text in ids], pa.uint64()),
         }
         | {name: pa.array([fact.get(name) for fact in facts], kind) for name, kind in kinds.items()}
     )

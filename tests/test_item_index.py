@@ -156,7 +156,7 @@ def test_a_windows_own_items_are_found_by_their_bonus(made: Made) -> None:
     """However far from the query: the index knows nothing of the bonus."""
     query = made.queries[0]
     farthest = np.argsort(made.rows.products(query[None])[0])[:2]
-    bonus = Bonus.of(np.array([0, *farthest]), np.full(3, 1000, np.float32))
+    bonus = Bonus(np.array([0, *farthest]), np.full(3, 1000, np.float32))
     best, _ = best_of(made.rows, made.index, [question(query, everything(made.rows), bonus=bonus)])[
         0
     ]
@@ -188,7 +188,7 @@ def test_without_an_index_the_best_are_those_of_a_full_sort(
     some = np.array(sorted(data.draw(st.sets(items))), np.int64)
     allowed = Only(some) if data.draw(st.booleans()) else everything(rows, some)
     window = np.array(data.draw(st.lists(st.integers(0, size), max_size=5)), np.int64)
-    bonus = Bonus.of(window, np.ones(len(window), np.float32))
+    bonus = Bonus(window, np.ones(len(window), np.float32))
     one = question(made.queries[0], allowed, data.draw(st.integers(0, 20)), bonus)
     assert best_of(rows, None, [one])[0][0].tolist() == made.brute(rows, one).tolist()
 

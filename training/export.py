@@ -29,6 +29,7 @@ from service.contract.features import (
     Window,
     encode_windows,
 )
+from service.contract.vocabulary import item_hash
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
@@ -44,6 +45,8 @@ from training.scorers import OnnxScorer, TorchScorer, copies
 ONNX_OPSET = 23
 POPULAR_PER_HOUR = 200
 GOLDEN_CASES = 5
+# A table of 4,096 items with 64 numbers.
+MIN_TABLE_BYTES = 1 << 20
 DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 log = logging.getLogger(__name__)
@@ -203,7 +206,7 @@ def _over_long(window: Window, window_len: int) -> Window:
 def _write_files(loaded: LoadedRun, folder: Path) -> float:
     """Write every file but the manifest; returns the largest difference of torch and ONNX."""
     model, events = loaded.model, loaded.inputs.events
-    (folder / contract.ENCODER_FILE).write_bytes(encoder_bytes(model))
+    write_encoder(encoder_bytes(model), folder)
     matrix = item_matrix(model)
     np.save(folder / contract.ITEM_MATRIX_FILE, matrix)
     longest = np.argsort(-np.diff(events.user_starts), kind="stable")
@@ -226,6 +229,27 @@ def _write_files(loaded: LoadedRun, folder: Path) -> float:
     return difference
 
 
+def write_encoder(encoder: bytes, folder: Path) -> None:
+    """Write the graph, and its large tables beside it, which processes then map and share.
+
+    Inside the graph they are copied into the memory of each, and parsed first.
+    """
+    path = folder / contract.ENCODER_FILE
+    proto = onnx.ModelProto.FromString(encoder)
+    if all(tensor.ByteSize() < MIN_TABLE_BYTES for tensor in proto.graph.initializer):
+        path.write_bytes(encoder)
+        return
+    onnx.save_model(
+        proto,
+        str(path),
+        save_as_external_data=True,
+        location=contract.ENCODER_TABLES_FILE,
+        size_threshold=MIN_TABLE_BYTES,
+    )
+    # The library writes it for its owner alone.
+    shutil.copymode(path, folder / contract.ENCODER_TABLES_FILE)
+
+
 def _write_items(loaded: LoadedRun, folder: Path) -> None:
     events = loaded.inputs.events
     rows = {row["item_id"]: row for row in read_items(loaded.inputs.dataset_path).to_pylist()}
@@ -235,6 +259,8 @@ def _write_items(loaded: LoadedRun, folder: Path) -> None:
     indices = pa.array(range(1, len(ordered) + 1), pa.int32())
     table = described.add_column(0, "item_index", indices)
     table = table.append_column("num_events", pa.array(counts, pa.int64()))
+    hashes = pa.array([item_hash(item_id) for item_id in events.items], pa.uint64())
+    table = table.append_column(contract.HASH_COLUMN, hashes)
     pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
 
 
@@ -272,7 +298,7 @@ def _manifest(
     loaded: LoadedRun, folder: Path, parity: float, index: contract.ItemIndexSpec | None
 ) -> contract.Manifest:
     config, inputs, model = loaded.config, loaded.inputs, loaded.model
-    names = (*contract.BUNDLE_FILES, *((contract.ITEM_INDEX_FILE,) if index else ()))
+    names = [name for name in contract.ALL_FILES if (folder / name).is_file()]
     files = {name: contract.file_sha256(folder / name) for name in names}
     rule = headline_rule(inputs.info.repeat_share)
     manifest = contract.Manifest(

@@ -21,6 +21,8 @@ SCHEMA_MINOR = 2
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
+# Where the graph keeps its large tables, if it has any: since 1.2.
+ENCODER_TABLES_FILE = "encoder_tables.bin"
 ITEM_MATRIX_FILE = "item_matrix.npy"
 ITEMS_FILE = "items.parquet"
 POPULARITY_FILE = "popularity.parquet"
@@ -30,10 +32,14 @@ ITEM_INDEX_FILE = "item_index.faiss"
 CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
+# Those and what a bundle may have besides.
+ALL_FILES = (*BUNDLE_FILES, ENCODER_TABLES_FILE, ITEM_INDEX_FILE)
 
 # What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
 ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
 ITEM_COLUMNS = (*ITEM_COLUMNS_OF_1_0, "attributes", "opening_hours", "released_at_ms")
+# Since 1.2: the `item_hash` of each id, uint64, which takes a second to work out for a million.
+HASH_COLUMN = "item_hash"
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that
 # the item there gets when it is scored again (batch, window_len), 0 for models without repeats.
@@ -188,6 +194,9 @@ def read_manifest(bundle: Path) -> Manifest:
 def verify_files(bundle: Path, manifest: Manifest) -> None:
     """Raise BundleMismatch unless every file is there with the hash that the manifest states."""
     needed = {*BUNDLE_FILES, *([ITEM_INDEX_FILE] if manifest.item_index else ())}
+    if (bundle / ENCODER_TABLES_FILE).exists():
+        # The graph may read it, so it must not be there unchecked.
+        needed.add(ENCODER_TABLES_FILE)
     missing = sorted(needed - set(manifest.files))
     if missing:
         raise BundleMismatch(f"{bundle}: the manifest names no hash of {', '.join(missing)}")

@@ -18,7 +18,7 @@ def test_a_valid_bundle_is_loaded_with_its_items_in_order(bundle_path: Path) -> 
     """The index of an item is its row of the matrix, its title's place, and its hash's."""
     loaded = load_bundle(bundle_path)
     assert list(loaded.vocabulary) == list(ITEM_ROWS)
-    assert loaded.titles[:2] == (None, "Title of action-1")
+    assert (loaded.titles[0], loaded.titles[1]) == (None, "Title of action-1")
     hashes = np.array([item_hash("action-1")], np.uint64)
     assert loaded.hash_index.indices(hashes).tolist() == [1]
     assert [loaded.vocabulary.id(i) for i in loaded.popularity.overall.indices] == list(POPULAR)
@@ -133,6 +133,16 @@ def say(folder: Path, name: str, text: str) -> None:
     pq.write_table(table.drop_columns([name]).append_column(name, column), path)
 
 
+def spoil_hashes(folder: Path) -> None:
+    """Leave the hash of nobody."""
+    path = folder / contract.ITEMS_FILE
+    table = pq.read_table(path)
+    column = pa.array([7] * len(table), pa.uint64())
+    pq.write_table(
+        table.drop_columns([contract.HASH_COLUMN]).append_column(contract.HASH_COLUMN, column), path
+    )
+
+
 def spoil_hours(folder: Path) -> None:
     """Leave opening hours that nobody can read."""
     say(folder, "opening_hours", "sometimes")
@@ -151,7 +161,7 @@ def drop_titles(folder: Path) -> None:
 
 def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> None:
     """Attributes, hours and release came with 1.1; what is not there is unknown."""
-    later = ["attributes", "opening_hours", "released_at_ms"]
+    later = ["attributes", "opening_hours", "released_at_ms", contract.HASH_COLUMN]
 
     def drop(folder: Path) -> None:
         path = folder / contract.ITEMS_FILE
@@ -161,12 +171,15 @@ def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> N
     loaded = load_bundle(make_bundle(tmp_path, change_files=drop, schema_version=version))
     assert loaded.columns.hours == ("",)
     assert set(loaded.columns.terms) == {"categories"}
+    hashes = np.array([item_hash("drama-1")], np.uint64)
+    assert loaded.hash_index.indices(hashes).tolist() == [loaded.vocabulary.index("drama-1")]
 
 
 @pytest.mark.parametrize(
     ("change_files", "reason"),
     [
         (drop_titles, "title"),
+        (spoil_hashes, "item_hash is not that of 'action-1'"),
         (spoil_hours, "opening_hours: 'sometimes' must be opening hours"),
         (spoil_attributes, r"attributes\.size: .* must be a text, a number"),
         (spoil_matrix, "the manifest says float32"),

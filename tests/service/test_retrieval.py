@@ -25,7 +25,7 @@ def test_ids_that_the_catalogue_lacks_have_no_index() -> None:
 
 def test_items_are_found_by_hash_and_strangers_are_not() -> None:
     """Seen sets hold hashes of ids, also of items that this bundle lacks."""
-    index = HashIndex(np.array([item_hash(text) for text in ITEMS], np.uint64))
+    index = HashIndex.of(np.array([item_hash(text) for text in ITEMS], np.uint64))
     hashes = np.array([item_hash("c"), item_hash("z"), item_hash("a"), 2**64 - 1], np.uint64)
     assert index.indices(hashes).tolist() == [3, 1]
     assert index.indices(np.zeros(0, np.uint64)).tolist() == []

@@ -17,9 +17,17 @@ from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
 from service.contract.errors import BundleMismatch
 from service.contract.features import RequestPoint, Window, encode_windows
+from service.errors import BundleRefused
+from tests.builders import make_bundle
 from tests.training import builders
 from training.dataset import past_window
-from training.export import encoder_bytes, export_bundle, item_matrix
+from training.export import (
+    MIN_TABLE_BYTES,
+    encoder_bytes,
+    export_bundle,
+    item_matrix,
+    write_encoder,
+)
 from training.item_index import write_item_index
 from training.items import ItemFacts
 from training.model.copy_head import CopyHead
@@ -268,3 +276,24 @@ def test_a_large_catalogue_gets_an_index_with_its_recall(loaded: LoadedRun, copi
     assert spec.recall_at_10 >= 0.99
     assert spec.matrix_sha256 == contract.file_sha256(copied / contract.ITEM_MATRIX_FILE)
     assert (copied / contract.ITEM_INDEX_FILE).is_file()
+
+
+def test_large_tables_lie_beside_the_graph_and_scores_stay(tmp_path: Path) -> None:
+    """Beside it they are mapped, and shared by processes; a bundle must name their hash."""
+    rows = {f"i{at}": np.array([at % 7, at % 5, at % 3], np.float32) for at in range(90_000)}
+    assert 4 * 3 * len(rows) > MIN_TABLE_BYTES
+    inside = make_bundle(tmp_path / "inside", item_rows=rows, item_facts={})
+    encoder = (inside / contract.ENCODER_FILE).read_bytes()
+
+    def split(folder: Path) -> None:
+        write_encoder(encoder, folder)
+
+    beside = make_bundle(tmp_path / "beside", item_rows=rows, item_facts={}, change_files=split)
+    assert (beside / contract.ENCODER_FILE).stat().st_size < len(encoder) / 100
+    # Its own golden scores are those of the graph that has its tables inside.
+    loaded = load_bundle(beside)
+    assert contract.ENCODER_TABLES_FILE in loaded.manifest.files
+    tables = beside / contract.ENCODER_TABLES_FILE
+    tables.write_bytes(tables.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleRefused, match=r"encoder_tables\.bin: SHA-256"):
+        load_bundle(beside)
