@@ -16,8 +16,8 @@ from service.store.breaker import Circuits
 from service.store.cluster import ClusterClient
 from service.store.servers import (
     MAX_CONNECTIONS,
+    PACKING,
     SERVER,
-    PackingConnection,
     SentinelClient,
     ServerClient,
 )
@@ -28,12 +28,13 @@ RETRIES = 1
 
 def build_server(address: RedisAddress, settings: Settings, circuits: Circuits) -> ServerClient:
     """Return a client of the one server of a URL; what the URL says of a user wins."""
-    keep_alive = {} if address.url.startswith("unix://") else {"socket_keepalive": True}
-    # Of other addresses the driver chooses the class by the scheme.
-    kind = {"connection_class": PackingConnection} if address.url.startswith("redis://") else {}
-    options = _connection(settings) | _tls(settings) | keep_alive | kind | _retrying(RETRIES)
+    scheme = address.url.partition("://")[0]
+    keep_alive = {} if scheme == "unix" else {"socket_keepalive": True}
+    options = _connection(settings) | _tls(settings) | keep_alive | _retrying(RETRIES)
     client = cast("ServerClient", ServerClient.from_url(address.url, **options))
     client.breaker = circuits.of(SERVER)
+    # Which the driver chooses by the scheme, whatever it is given.
+    client.connection_pool.connection_class = PACKING[scheme]
     return client
 
 
