@@ -37,10 +37,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the user has seen by the request's rule: item indices, and hashes of any id."""
+    """What the user has seen by the request's rule: item indices, ids, and hashes of other ids."""
 
     indices: Int64s
+    item_ids: frozenset[str]
     hashes: frozenset[int]
+
+    def has(self, item_id: str) -> bool:
+        """Say whether an item is seen that the catalogue does not know."""
+        return item_id in self.item_ids or (bool(self.hashes) and item_hash(item_id) in self.hashes)
+
+
+NO_HASHES = np.zeros(0, np.uint64)
+NOTHING_SEEN = Seen(np.zeros(0, np.int64), frozenset(), frozenset())
 
 
 def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: Asked) -> Choice:
@@ -51,7 +60,9 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
     """
     vocabulary = bundle.vocabulary
     candidates = retrieve(vocabulary, query.candidates)
-    excluded = np.concatenate([known_indices(vocabulary, query.exclude), bundle.withheld])
+    excluded = bundle.withheld
+    if query.exclude:
+        excluded = np.concatenate([known_indices(vocabulary, query.exclude), excluded])
     allowed = candidates.known.without(excluded)
     strangers = tuple(text for text in candidates.unknown if text not in query.exclude)
     if query.filter is not None:
@@ -60,7 +71,7 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
         # Element 0 is an item of which nothing is known, which a stranger is.
         strangers = strangers if fits[0] else ()
     unseen = allowed.without(seen.indices)
-    new = tuple(text for text in strangers if item_hash(text) not in seen.hashes)
+    new = tuple(text for text in strangers if not seen.has(text))
     all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
     included, guests = _included(bundle, query, excluded)
     known = (allowed if all_seen else unseen).including(included)
@@ -101,16 +112,18 @@ def seen_by(
     types = query.exclude_seen
     if types is None:
         types = ALL_TYPES if bundle.manifest.exclude_seen == "all" else NO_TYPES
+    if not types:
+        return NOTHING_SEEN
     counts_code = np.zeros(NUM_CODES, np.bool_)
     counts_code[[EVENT_TYPE_CODES[name] for name in types]] = True
     counts = counts_code[past.event_types]
     indices = items[counts & (items > 0)]
-    left = np.zeros(0, np.uint64)
+    left = NO_HASHES
     if stored is not None and len(stored.seen_hashes):
         left = stored.seen_hashes[counts_code[stored.seen_types]]
         indices = np.concatenate([indices, bundle.hash_index.indices(left)])
     if query.candidates is None:
-        # Only a list of candidates can hold unknown ids, so only then are hashes looked at.
-        return Seen(indices, frozenset())
-    ids = (past.item_ids[place] for place in np.flatnonzero(counts).tolist())
-    return Seen(indices, frozenset(left.tolist()) | {item_hash(item_id) for item_id in ids})
+        # Only a list of candidates can hold unknown ids, so only then are ids looked at.
+        return Seen(indices, frozenset(), frozenset())
+    ids = frozenset(past.item_ids[place] for place in np.flatnonzero(counts).tolist())
+    return Seen(indices, ids, frozenset(left.tolist()))

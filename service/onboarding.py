@@ -13,6 +13,7 @@ from service.recommendation import RecommendationQuery
 EXAMPLES_PER_CATEGORY = 3
 LIKE = EVENT_TYPE_CODES["like"]
 MINUTE_MS = 60_000
+NO_EXAMPLES = np.zeros(0, np.int64)
 
 
 def likes_at(query: RecommendationQuery, now_ms: int) -> tuple[Event, ...]:
@@ -31,9 +32,9 @@ def likes_at(query: RecommendationQuery, now_ms: int) -> tuple[Event, ...]:
 
 def examples_of(bundle: LoadedBundle, categories: Sequence[str]) -> Int64s:
     """Return the indices of the most popular items of each category, each item once."""
-    column = bundle.columns.terms.get(CATEGORIES)
-    if column is None or not categories:
-        return np.zeros(0, np.int64)
+    column = bundle.columns.terms.get(CATEGORIES) if categories else None
+    if column is None:
+        return NO_EXAMPLES
     weights = bundle.popularity.overall.dense(len(bundle.vocabulary))
     found = []
     for category in dict.fromkeys(categories):

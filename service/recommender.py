@@ -45,6 +45,7 @@ from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_e
 Clock = Callable[[], int]
 MAX_ON_LOOP = 50_000
 EMPTY_PAST = past_of_events(())
+NOTHING_SHOWN = Shown.nothing()
 # Of the time that remains, so much is for a call of Redis; the rest is for what follows.
 REDIS_SHARE = 0.5
 
@@ -191,7 +192,7 @@ class Recommender:
     ) -> Shown:
         """Return what was shown to the user lately, if the request wants to know."""
         if query.arrangement.rotation is None or query.user_id is None:
-            return Shown.nothing()
+            return NOTHING_SHOWN
         try:
             async with deadline.part(REDIS_SHARE):
                 return await self._showings.shown(query.user_id)
@@ -199,7 +200,7 @@ class Recommender:
             self._log.warning("showings not read", error=_said(exc), user_id=query.user_id)
             if DEGRADED_REDIS not in degraded:
                 degraded.append(DEGRADED_REDIS)
-            return Shown.nothing()
+            return NOTHING_SHOWN
 
     async def _read_history(
         self, user_id: UserId | None, degraded: list[str], deadline: Deadline
@@ -264,8 +265,9 @@ class Recommender:
         if not items.any() or not len(allowed):
             return []
         features = bundle.manifest.features
-        time_ms = case.point.time_ms if features.uses_request_time else UNKNOWN_TIME_MS
-        point = replace(case.point, time_ms=time_ms)
+        point = case.point
+        if not features.uses_request_time:
+            point = replace(point, time_ms=UNKNOWN_TIME_MS)
         window = build_window(past, items, bundle.type_indices)
         try:
             async with case.deadline.whole():

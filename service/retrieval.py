@@ -28,8 +28,11 @@ def retrieve(vocabulary: Vocabulary, listed: Sequence[str] | None) -> Candidates
         return Candidates(AllBut(np.zeros(0, np.int64), len(vocabulary)))
     once = tuple(dict.fromkeys(listed))
     indices = vocabulary.indices(once)
-    unknown = tuple(text for text, index in zip(once, indices, strict=True) if not index)
-    return Candidates(Only(np.sort(indices[indices > 0])), unknown)
+    known = np.sort(indices[indices > 0])
+    unknown: tuple[str, ...] = ()
+    if len(known) < len(once):
+        unknown = tuple(text for text, index in zip(once, indices, strict=True) if not index)
+    return Candidates(Only(known), unknown)
 
 
 def known_indices(vocabulary: Vocabulary, ids: Iterable[str]) -> Int64s:

@@ -1,13 +1,17 @@
-"""A route without the framework's machinery for parameters and answers, for what is asked most."""
+"""Routes without the framework's machinery for parameters and answers, for what is asked most."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from service.api.dependencies import check_access
+from service.api.dependencies import check_access, services_of
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class DirectRoute(APIRoute):
@@ -17,14 +21,51 @@ class DirectRoute(APIRoute):
     parameters what `openapi_extra` says.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """Return what answers a request."""
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        endpoint: Handler = self.endpoint
 
         async def handle(request: Request) -> Response:
-            # The application's one dependency, which this route would pass by.
-            if request.state.gate is not None:
-                check_access(request)
+            _check(request)
             return await endpoint(request)
 
         return handle
+
+
+class BodyRoute(APIRoute):
+    """Reads a body that is right from its bytes at once; the framework explains any other.
+
+    The endpoint takes `body`, a model, and `services`, and returns a response.
+    """
+
+    JSON_TYPES: ClassVar = ("application/json",)
+
+    def get_route_handler(self) -> Handler:
+        """Return what answers a request."""
+        explain = super().get_route_handler()
+        endpoint: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
+        model: type[BaseModel] = endpoint.__annotations__["body"]
+
+        async def handle(request: Request) -> Response:
+            body = await self._read(request, model)
+            if body is None:
+                return await explain(request)
+            _check(request)
+            return await endpoint(body=body, services=services_of(request))
+
+        return handle
+
+    async def _read(self, request: Request, model: type[BaseModel]) -> BaseModel | None:
+        """Return the body, or None if it is wrong, no JSON by its header, or does not arrive."""
+        if not request.headers.get("content-type", "").startswith(self.JSON_TYPES):
+            return None
+        try:
+            return model.model_validate_json(await request.body())
+        except (ValidationError, ClientDisconnect):
+            return None
+
+
+def _check(request: Request) -> None:
+    # The application's one dependency, which these routes pass by.
+    if request.state.gate is not None:
+        check_access(request)

@@ -5,14 +5,14 @@ from starlette.responses import Response
 
 from service.api.answer_schemas import RecommendResponse, answer_response
 from service.api.dependencies import ServicesDep, problems, services_of
-from service.api.direct_routes import DirectRoute
+from service.api.direct_routes import BodyRoute, DirectRoute
 from service.api.paths import USER
 from service.api.query_strings import query_parameters, query_reader
 from service.api.rank_schemas import RankRequest
 from service.api.schemas import RecommendParams, RecommendRequest
 from service.recommendation import PageQuery
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=BodyRoute)
 direct_router = APIRouter(tags=["recommendations"], route_class=DirectRoute)
 read_params = query_reader(RecommendParams, lists={"exclude_seen"})
 

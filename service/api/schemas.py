@@ -39,6 +39,7 @@ from service.contract.events import (
     UserId,
     check_coordinates,
     check_id,
+    check_ids,
     parse_timestamp,
 )
 from service.filters import Filter, GeoRadius
@@ -276,7 +277,8 @@ def _split(texts: Sequence[str] | None) -> list[str] | None:
 def _checked_ids(field: str, ids: Sequence[str] | None) -> tuple[ItemId, ...] | None:
     if ids is None:
         return None
-    return tuple(ItemId(check_id(f"{field}.{place}", text)) for place, text in enumerate(ids))
+    check_ids(field, ids)
+    return tuple(map(ItemId, ids))
 
 
 def _parse_now(value: str | int | None) -> tuple[int | None, int | None]:

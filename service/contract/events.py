@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from json.encoder import encode_basestring_ascii
@@ -105,6 +105,18 @@ def check_id(name: str, text: str, max_chars: int = MAX_ID_CHARS) -> str:
     if "\x00" in text or not _encodable(text):
         raise InvalidField(name, text, "must be Unicode text without NUL characters")
     return text
+
+
+def check_ids(name: str, texts: Sequence[str]) -> None:
+    """Raise InvalidField for the first id that is wrong, named by its place: `name.0`."""
+    # All at once: lists have thousands, and nearly all are right.
+    together = "\n".join(texts)
+    lengths = {len(text) for text in texts}
+    are_short = not lengths or (min(lengths) > 0 and max(lengths) <= MAX_ID_CHARS)
+    if are_short and "\x00" not in together and _encodable(together):
+        return
+    for place, text in enumerate(texts):
+        check_id(f"{name}.{place}", text)
 
 
 def check_coordinates(lat: float | None, lon: float | None) -> None:

@@ -14,6 +14,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -54,6 +55,7 @@ _SEEN_DTYPE = np.dtype([("item_hash", "<u8"), ("event_type", "u1"), ("event_hash
 _FIXED_DTYPES = (_TIME_DTYPE, np.dtype(f"V{EVENT_HASH_BYTES}"), np.dtype("u1"), np.dtype("i1"))
 _NUMBER_DTYPE = np.dtype("<f4")
 HEADER_BYTES = _HEADER.size
+_NOTHING_LEFT = np.zeros(0, _SEEN_DTYPE)
 _NO_EVENTS = _HEADER.pack(LAYOUT_VERSION, 0, 0)
 SEEN_BYTES = _SEEN_DTYPE.itemsize
 
@@ -98,19 +100,28 @@ class StoredColumns:
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """The times, ms since the epoch."""
-        return (self.times["high"].astype(np.int64) << 32) | self.times["low"].astype(np.int64)
+        return _times_ms(self.times)
+
+    @property
+    def tz_offsets_min(self) -> NDArray[np.int64]:
+        """The offsets from UTC in minutes, 0 where unknown."""
+        minutes = self.tz_quarters.astype(np.int64)
+        minutes *= TZ_UNIT_MIN
+        minutes[minutes == TZ_UNKNOWN * TZ_UNIT_MIN] = 0
+        return minutes
 
     def number(self, name: str) -> NDArray[np.float32]:
         """Return a number column, NaN where a number is not known."""
         column = self.numbers.get(name)
-        if column is None:
-            return np.full(len(self.item_ids), np.nan, np.float32)
-        return column.astype(np.float32)
+        return _unknown(len(self.item_ids)) if column is None else column.astype(np.float32)
 
     def since(self, oldest_ms: int) -> "StoredColumns":
         """Return the events that are not older than a time."""
+        # Most histories have none older, and the first event says so.
+        if not self.item_ids or _times_ms(self.times[:1])[0] >= oldest_ms:
+            return self
         num_expired = int(np.searchsorted(self.timestamps_ms, oldest_ms))
-        return self.part(num_expired, len(self.item_ids)) if num_expired else self
+        return self.part(num_expired, len(self.item_ids))
 
     def part(self, start: int, stop: int) -> "StoredColumns":
         """Return the events from one place to before another one."""
@@ -189,13 +200,12 @@ def decode_history(packed: bytes | None, seen: bytes | None, oldest_ms: int = 0)
     if not packed and not seen:
         return History.empty()
     stored = unpack_history(packed, oldest_ms)
-    overflow = unpack_seen(seen)
-    quarters = stored.tz_quarters.astype(np.int64)
+    overflow = unpack_seen(seen) if seen else _NOTHING_LEFT
     return History(
         item_ids=stored.item_ids,
         event_types=stored.event_types.astype(np.int64),
         timestamps_ms=stored.timestamps_ms,
-        tz_offsets_min=np.where(quarters == TZ_UNKNOWN, 0, quarters * TZ_UNIT_MIN),
+        tz_offsets_min=stored.tz_offsets_min,
         values=stored.number("value"),
         durations_s=stored.number("duration_s"),
         lats=stored.number("lat"),
@@ -203,6 +213,20 @@ def decode_history(packed: bytes | None, seen: bytes | None, oldest_ms: int = 0)
         seen_hashes=overflow["item_hash"].astype(np.uint64),
         seen_types=overflow["event_type"].astype(np.uint8),
     )
+
+
+def _times_ms(times: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return times as they are stored in ms since the epoch."""
+    whole: NDArray[np.int64] = (times["high"].astype(np.int64) << 32) | times["low"]
+    return whole
+
+
+@lru_cache(maxsize=1_024)
+def _unknown(count: int) -> NDArray[np.float32]:
+    """Return the column of a number that no event has; shared, and so not to be written."""
+    column = np.full(count, np.nan, np.float32)
+    column.flags.writeable = False
+    return column
 
 
 def unpack_history(packed: bytes | None, oldest_ms: int = 0) -> StoredColumns:
