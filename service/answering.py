@@ -1,7 +1,6 @@
 """Answers: name them, cut them into pages, note what they showed, count them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from service.logs import get_logger
 from service.metrics import Metrics
 from service.recommendation import (
     DEGRADED_REDIS,
+    Asking,
     PageQuery,
     RankQuery,
     Recommendation,
@@ -29,6 +29,8 @@ from service.store.lists import ListedItem, RankedItems
 MAX_LIST = 1_000
 # Of a long answer this many impressions are noted: few look further, and Redis holds them all.
 MAX_NOTED = 50
+# The policy that shows what scores best.
+BEST = "best"
 
 
 class ListKeeper(Protocol):
@@ -49,20 +51,6 @@ class ExposureNotes(Protocol):
     def note(self, exposure: Exposure) -> None:
         """Note one answer."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """An answer before it has been noted and counted."""
-
-    recommendation_id: str
-    model_version: str
-    policy: str
-    items: tuple[RecommendedItem, ...]
-    degraded: Sequence[str]
-    unknown_candidates: tuple[str, ...] = ()
-    next_page: tuple[str, int] | None = None
-    explores: bool = False
 
 
 class Answers:
@@ -113,17 +101,16 @@ class Answers:
                 created_ms=self._clock(),
             )
             next_page = await self._keep(kept, query.k, degraded, deadline)
-        draft = _Draft(
+        answer = Recommendation(
             recommendation_id=recommendation_id,
             model_version=model.version,
-            policy=policy_of(query),
             items=items[: query.k],
-            degraded=degraded,
+            degraded=tuple(degraded),
             unknown_candidates=choice.not_in_catalogue,
             next_page=next_page,
             explores=query.arrangement.exploration is not None,
         )
-        return self._finish(draft, query.user_id)
+        return self._finish(answer, query, policy_of(query))
 
     def reranked(
         self,
@@ -134,15 +121,14 @@ class Answers:
         degraded: Sequence[str],
     ) -> Recommendation:
         """Return the answer of the caller's own candidates in their new order."""
-        draft = _Draft(
+        answer = Recommendation(
             recommendation_id=self._new_id(query.user_id),
             model_version=model.version,
-            policy="rank",
             items=items,
-            degraded=degraded,
+            degraded=tuple(degraded),
             unknown_candidates=choice.not_in_catalogue,
         )
-        return self._finish(draft, query.user_id)
+        return self._finish(answer, query, "rank")
 
     async def page(self, query: PageQuery, model: ServingModel) -> Recommendation:
         """Return the next page of a list, as it was ranked for its first page.
@@ -153,16 +139,16 @@ class Answers:
         if kept is None or query.offset >= len(kept.items):
             raise CursorExpired("the cursor's list is gone; ask for the first page again")
         end = query.offset + query.k
-        draft = _Draft(
+        answer = Recommendation(
             recommendation_id=self._new_id(query.user_id),
             model_version=kept.model_version,
-            policy=kept.policy,
             items=_page(model.bundle, kept.items[query.offset : end], query.offset),
             degraded=(),
+            unknown_candidates=(),
             next_page=(query.recommendation_id, end) if end < len(kept.items) else None,
             explores=kept.explores,
         )
-        return self._finish(draft, query.user_id)
+        return self._finish(answer, query, kept.policy)
 
     async def _keep(
         self, ranked: RankedItems, k: int, degraded: list[str], deadline: Deadline
@@ -179,26 +165,19 @@ class Answers:
             return None
         return ranked.recommendation_id, k
 
-    def _finish(self, draft: _Draft, user_id: UserId | None) -> Recommendation:
-        answer = Recommendation(
-            recommendation_id=draft.recommendation_id,
-            model_version=draft.model_version,
-            items=draft.items,
-            degraded=tuple(draft.degraded),
-            unknown_candidates=draft.unknown_candidates,
-            next_page=draft.next_page,
-            explores=draft.explores,
-        )
+    def _finish(
+        self, answer: Recommendation, query: Asking | PageQuery, policy: str
+    ) -> Recommendation:
         self._exposures.note(
             Exposure(
-                recommendation_id=draft.recommendation_id,
-                user_id=user_id,
+                recommendation_id=answer.recommendation_id,
+                user_id=query.user_id,
                 timestamp_ms=self._clock(),
-                model_version=draft.model_version,
-                policy=draft.policy,
+                model_version=answer.model_version,
+                policy=policy,
                 impressions=tuple(
                     Impression(one.item_id, one.rank, one.source, one.propensity)
-                    for one in draft.items[:MAX_NOTED]
+                    for one in answer.items[:MAX_NOTED]
                 ),
             )
         )
@@ -220,6 +199,8 @@ def policy_of(query: RecommendationQuery) -> str:
     Only exploration draws; without it every propensity is 1.
     """
     wanted = query.arrangement
+    if wanted.wants_nothing and not query.include:
+        return BEST
     names = {
         "diversity": wanted.diversity is not None,
         "rotation": wanted.rotation is not None,
@@ -228,7 +209,7 @@ def policy_of(query: RecommendationQuery) -> str:
     parts = [name for name, is_wanted in names.items() if is_wanted]
     if wanted.exploration is not None:
         parts.append(f"exploration={wanted.exploration.share:g}")
-    return "+".join(parts) or "best"
+    return "+".join(parts)
 
 
 def _items(

@@ -9,9 +9,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from service.errors import NotReady, Overloaded
 from service.metrics import Metrics
@@ -20,8 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Item, Result]):
+class _Waiting(NamedTuple, Generic[Item, Result]):
     """One item, the future of its caller, and when it came (`perf_counter` seconds).
 
     After `start_by_s`, seconds of the loop's clock, it is too late to begin.

@@ -66,8 +66,8 @@ class Exposures:
 
     def note(self, exposure: Exposure) -> None:
         """Count an answer's impressions, and note the answer without waiting for it."""
-        places = Counter((one.source, position_label(one.position)) for one in exposure.impressions)
-        for (source, position), number in places.items():
+        places = tuple([(one.source, one.position) for one in exposure.impressions])
+        for source, position, number in _counted(places):
             self._impressions(source, position, exposure.model_version).inc(number)
         if not self._is_on or not exposure.impressions:
             return
@@ -143,6 +143,14 @@ def _place_of(event: Event, answers: Mapping[str, Exposure]) -> tuple[str, str, 
         return event.event_type, "unknown", "unknown", "unknown"
     position = position_label(impression.position)
     return event.event_type, impression.source, position, answer.model_version
+
+
+# Most answers have one source for all of their places, so few differ.
+@lru_cache(maxsize=1_024)
+def _counted(places: tuple[tuple[str, int], ...]) -> tuple[tuple[str, str, int], ...]:
+    """Return how many of the places, source and position each, have which labels."""
+    counts = Counter((source, position_label(position)) for source, position in places)
+    return tuple((source, position, number) for (source, position), number in counts.items())
 
 
 def position_label(position: int) -> str:
