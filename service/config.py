@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.blend import Blend
+from service.blend_terms import Blend
 from service.redis_address import parse_redis_url
 
 # The upper bound of a user's history, so that one read stays small whatever is set.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.arrangement import PLAIN, Arrangement
-from service.blend import PLAIN as PLAIN_BLEND
-from service.blend import Blend
+from service.blend_terms import PLAIN as PLAIN_BLEND
+from service.blend_terms import Blend
 from service.contract.events import EVENT_TYPES, Event, ItemId, UserId
 from service.contract.exposures import Source
 from service.filters import Filter

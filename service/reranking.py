@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.blend import AGE_DAYS, DISTANCE_KM, MODEL, POPULARITY, Blended, Float64s, blend
+from service.blend import Blended, Float64s, blend
+from service.blend_terms import AGE_DAYS, DISTANCE_KM, MODEL, POPULARITY
 from service.bundle_loader import LoadedBundle
 from service.contract.features import Int64s, RequestPoint
 from service.fallback import Pick

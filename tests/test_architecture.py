@@ -111,6 +111,8 @@ def test_the_reader_of_import_time_effects_sees_them() -> None:
     ("module", "absent"),
     [
         ("service.app", ("torch", "onnx", "training", "daft", "tensorboard", "faiss")),
+        # NumPy reads how many threads it may start when it is loaded; the command says so first.
+        ("service.__main__", ("numpy", "pyarrow", "onnxruntime")),
         ("service.contract.bundle", ("fastapi", "redis", "onnxruntime", "torch", "pyarrow")),
         ("training.metrics", ("torch", "fastapi", "redis")),
     ],

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
-from service.blend import Blend
+from service.blend_terms import Blend
 from service.catalogue import LiveCatalogue
 from service.contract.events import Event
 from service.errors import Forbidden

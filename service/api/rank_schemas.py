@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.api.event_schemas import IdText, Strict, only
 from service.api.schemas import MAX_CANDIDATES, AskingBody
-from service.blend import PLAIN, Blend, Size, Term
+from service.blend_terms import PLAIN, Blend, Size, Term
 from service.contract.errors import InvalidField
 from service.contract.events import ItemId, check_id
 from service.recommendation import RankedCandidate, RankQuery

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.blend import PLAIN, Scale, Term, blend
+from service.blend import blend
+from service.blend_terms import PLAIN, Scale, Term
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.blend import Term
+from service.blend_terms import Term
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from tests.builders import event
