@@ -9,7 +9,7 @@ import pytest
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
 from service.errors import ServiceError
-from service.exposures import Exposures
+from service.exposures import GATHER_S, Exposures
 from service.metrics import Metrics
 from tests.builders import event, event_json
 from tests.clients import metric, recommended
@@ -78,7 +78,7 @@ async def test_a_store_that_is_away_costs_the_note_and_nothing_else(
     """The answer is the same; the loss is counted."""
     exposures.down = True
     assert await recommended(client, user_id="nobody", k=2)
-    await asyncio.sleep(0)
+    await asyncio.sleep(10 * GATHER_S)
     assert await metric(client, 'sojourn_exposures_total{status="dropped"}') == 1.0
 
 
