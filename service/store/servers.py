@@ -30,8 +30,10 @@ class Packing:
     """Packs commands by hiredis; the driver's own way takes ten times as long."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return a command in the protocol's form; its name is one word."""
-        return [hiredis.pack_command(args)]
+        """Return a command in the protocol's form."""
+        # A name of two words is two arguments.
+        name = args[0].split() if isinstance(args[0], str) else [args[0]]
+        return [hiredis.pack_command((*name, *args[1:]))]
 
 
 class PackingConnection(Packing, Connection):
