@@ -157,8 +157,8 @@ def _assembled(
     _add_middleware(app, settings, metrics)
     register_problem_handlers(app, AccessTable().methods)
     # Users last: a user id takes what is left of a path, slashes too.
-    app.include_router(recommend.direct_router)
-    for part in (recommend, events, items, models, health, page, users):
+    recommend.add_to(app)
+    for part in (events, items, models, health, page, users):
         app.include_router(part.router)
     return app
 

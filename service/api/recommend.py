@@ -1,6 +1,6 @@
 """Recommendations: for a stored user, and for whatever a caller sends along."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from service.api.answer_schemas import RecommendResponse, answer_response
@@ -13,21 +13,32 @@ from service.api.schemas import RecommendParams, RecommendRequest
 from service.recommendation import PageQuery
 
 router = APIRouter(tags=["recommendations"], route_class=BodyRoute)
-direct_router = APIRouter(tags=["recommendations"], route_class=DirectRoute)
 read_params = query_reader(RecommendParams, lists={"exclude_seen"})
 
 
-@direct_router.get(
-    USER + "/recommendations",
-    response_model=RecommendResponse,
-    responses=problems(422, 503),
-    openapi_extra=query_parameters(RecommendParams, "user_id"),
-)
 async def recommend_to_user(request: Request) -> Response:
     """Recommend to a user from the stored history, every event posted until now included."""
     params = read_params(request.scope["query_string"])
     query = params.to_query(request.path_params["user_id"])
     return answer_response(await services_of(request).recommender.recommend(query))
+
+
+def add_to(app: FastAPI) -> None:
+    """Add the routes to an application; the one that is asked most first, and to its own router.
+
+    A router that is included is searched in two steps, which takes as long as the route itself.
+    """
+    app.router.add_api_route(
+        USER + "/recommendations",
+        recommend_to_user,
+        methods=["GET"],
+        tags=["recommendations"],
+        route_class_override=DirectRoute,
+        response_model=RecommendResponse,
+        responses=problems(422, 503),
+        openapi_extra=query_parameters(RecommendParams, "user_id"),
+    )
+    app.include_router(router)
 
 
 @router.post(
