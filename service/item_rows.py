@@ -1,11 +1,16 @@
 """Item vectors by item index: the bundle's mapped matrix, and rows of later items behind it."""
 
+from threading import local
+
 import numpy as np
 
 from service.contract.features import Float32s, Int64s
 
 # Products of so many queries and items are made at once, 16 MiB of them.
 MAX_PRODUCTS = 4_000_000
+# OpenBLAS makes a product of up to so many multiplications without copying the rows first, which
+# for a few queries costs more than the product does.
+MAX_UNCOPIED = 1_000_000
 
 
 class ItemRows:
@@ -22,6 +27,8 @@ class ItemRows:
         self._mapped = np.asarray(mapped)
         self.added = self._mapped[:0] if added is None else added
         self._lengths = lengths
+        # Each thread's memory for products, kept: fresh pages cost as much as what is put in them.
+        self._kept = local()
 
     def __len__(self) -> int:
         return len(self._mapped) + len(self.added)
@@ -46,21 +53,38 @@ class ItemRows:
         return rows
 
     def products(self, queries: Float32s) -> Float32s:
-        """Return the products of query vectors with every row, (queries, len(self))."""
-        mapped: Float32s = queries @ self._mapped.T
-        return np.hstack([mapped, queries @ self.added.T]) if len(self.added) else mapped
+        """Return the products of every row with query vectors, (len(self), queries)."""
+        return self._fill(np.empty((len(self), len(queries)), np.float32), queries)
 
-    def batches(self, queries: Float32s) -> list[Float32s]:
-        """Return the queries in parts whose products fit in a bounded memory, one at least."""
-        size = max(1, MAX_PRODUCTS // len(self))
-        return [queries[start : start + size] for start in range(0, len(queries), size)]
+    def passing_products(self, queries: Float32s) -> Float32s:
+        """Return the same in memory that this thread's next call takes again."""
+        size = len(self) * len(queries)
+        kept: Float32s | None = getattr(self._kept, "products", None)
+        if kept is None or len(kept) < size:
+            kept = self._kept.products = np.empty(size, np.float32)
+        return self._fill(kept[:size].reshape(len(self), len(queries)), queries)
+
+    def _fill(self, products: Float32s, queries: Float32s) -> Float32s:
+        columns = np.ascontiguousarray(queries.T)  # (dim, queries)
+        step = max(1, MAX_UNCOPIED // max(1, columns.size))
+        for start in range(0, self.num_mapped, step):
+            rows = slice(start, min(start + step, self.num_mapped))
+            np.matmul(self._mapped[rows], columns, out=products[rows])
+        np.matmul(self.added, columns, out=products[self.num_mapped :])
+        return products
+
+    @property
+    def batch_size(self) -> int:
+        """Return of how many queries the products fit in a bounded memory, one at least."""
+        return max(1, MAX_PRODUCTS // len(self))
 
     def likeness(self, vector: Float32s) -> Float32s:
         """Return the cosine of every row to a vector, (len(self),), 0 of a zero vector."""
         lengths = np.hstack([self._mapped_lengths(), np.linalg.norm(self.added, axis=1)])
         lengths = lengths * np.linalg.norm(vector)
-        products = self.products(vector[None])[0]
-        cosines: Float32s = products / np.where(lengths > 0, lengths, 1.0).astype(np.float32)
+        products = self.products(vector[None])[:, 0]
+        lengths = np.where(lengths > 0, lengths, 1.0).astype(np.float32)
+        cosines: Float32s = np.divide(products, lengths)
         return cosines
 
     def _mapped_lengths(self) -> Float32s:

@@ -1,29 +1,25 @@
 """The best items of a query: looked for in the whole matrix, in a list, or where the index says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
-from service.allowed import Allowed, Only
+from service.allowed import AllBut, Allowed, Only
 from service.contract.features import Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
-from service.ordering import top_k, top_k_of_all
-
-# Item indices and their scores, best first.
-Best: TypeAlias = tuple[Int64s, Float32s]
+from service.ordering import Best, top_k, top_k_of_columns
 
 # A list of up to this share of the catalogue is gathered row by row; for a longer one it is faster
-# to multiply everything.
-GATHERED_SHARE = 0.25
+# to multiply everything, alone from a quarter on, in a full batch from a twentieth.
+GATHERED_SHARE = 0.1
 # Beside an index, up to so many rows are gathered: some 2 ms, where the index would take as long.
 MAX_GATHERED = 32_768
+NOTHING: Int64s = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Bonus:
+class Bonus(NamedTuple):
     """What items of a window score more for being there: `items` may repeat, and their weights.
 
     Both are (window_len,); item 0 is padding.
@@ -51,8 +47,7 @@ class Bonus:
         return np.where(items[at] == indices, amounts[at], np.float32(0))
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The k best of what is allowed are wanted for a query vector, (dim,), and a bonus."""
 
     query: Float32s
@@ -64,14 +59,11 @@ class Question:
 def best_of(rows: ItemRows, index: ItemIndex | None, asked: Sequence[Question]) -> list[Best]:
     """Return each question's best items; those that need the whole matrix share its products."""
     best = [_best_of_few(rows, index, question) for question in asked]
-    open_places = [place for place, found in enumerate(best) if found is None]
-    queries = np.array([asked[place].query for place in open_places])
-    products = (row for part in rows.batches(queries) for row in rows.products(part))
-    whole = {
-        place: _best_of_all(scores, asked[place])
-        for place, scores in zip(open_places, products, strict=True)
-    }
-    return [whole[place] if found is None else found for place, found in enumerate(best)]
+    whole = [question for question, found in zip(asked, best, strict=True) if found is None]
+    size = rows.batch_size
+    parts = [whole[start : start + size] for start in range(0, len(whole), size)]
+    found_of_whole = (found for part in parts for found in _best_of_all(rows, part))
+    return [next(found_of_whole) if found is None else found for found in best]
 
 
 def scores_of(rows: ItemRows, question: Question, indices: Int64s) -> Float32s:
@@ -114,12 +106,34 @@ def _best_added(rows: ItemRows, question: Question) -> Int64s:
     return top_k(added[may], rows.added[may] @ question.query, question.k)[0]
 
 
-def _best_of_all(scores: Float32s, question: Question) -> Best:
-    """Return the best by the products of all rows, (num_items + 1,), which are changed."""
-    bonus, allowed = question.bonus, question.allowed
-    bonus.add_to(scores)
-    if isinstance(allowed, Only):
-        return top_k(allowed.indices, scores[allowed.indices], question.k)
+def _best_of_all(rows: ItemRows, asked: Sequence[Question]) -> list[Best]:
+    """Return each question's best by the products of all rows."""
+    scores = rows.passing_products(np.array([one.query for one in asked]))  # (num_items + 1, asked)
+    flat = scores.reshape(-1)
+    own = _flat_places([one.bonus.items for one in asked])
+    np.add.at(flat, own, np.concatenate([one.bonus.weights for one in asked]))
+    _leave_allowed(scores, [one.allowed for one in asked])
+    return top_k_of_columns(scores, [min(one.k, len(one.allowed)) for one in asked])
+
+
+def _leave_allowed(scores: Float32s, allowed: Sequence[Allowed]) -> None:
+    """Set to -inf what is not allowed, of `allowed[i]` in column i."""
+    flat = scores.reshape(-1)
+    is_list = [isinstance(one, Only) for one in allowed]
+    if any(is_list):
+        listed = _flat_places(
+            [one.indices if isinstance(one, Only) else NOTHING for one in allowed]
+        )
+        kept = flat[listed]
+        scores += np.where(is_list, -np.inf, 0).astype(np.float32)
+        flat[listed] = kept
+    dropped = [one.dropped if isinstance(one, AllBut) else NOTHING for one in allowed]
+    flat[_flat_places(dropped)] = -np.inf
     scores[0] = -np.inf
-    scores[allowed.dropped] = -np.inf
-    return top_k_of_all(scores, min(question.k, len(allowed)))
+
+
+def _flat_places(indices: Sequence[Int64s]) -> Int64s:
+    """Return where the items `indices[i]` of column i are in scores of one line."""
+    columns = np.repeat(np.arange(len(indices)), [len(one) for one in indices])
+    places: Int64s = np.concatenate(indices) * len(indices) + columns
+    return places

@@ -1,15 +1,21 @@
 """Ordering: drop what may not be shown, break ties, cut to k. Pure functions of arrays."""
 
-from typing import Any
+from collections.abc import Sequence
+from operator import add
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.contract.features import Float32s, Int64s
 
+# Item indices (or places) and their scores, best first.
+Best: TypeAlias = tuple[Int64s, Float32s]
+
 NUM_STRIPES = 64
-# Stripes pay where they are much longer than k.
+# A stripe is to be so many times longer than k.
 STRIPED_FROM = 8
+# Less than any score; -inf stands for what may not be shown.
+LEAST = np.finfo(np.float32).min
 
 
 def without(indices: Int64s, dropped: Int64s, num_items: int) -> Int64s:
@@ -22,40 +28,62 @@ def without(indices: Int64s, dropped: Int64s, num_items: int) -> Int64s:
     return kept
 
 
-def top_k(indices: Int64s, scores: Float32s, k: int) -> tuple[Int64s, Float32s]:
+def top_k(indices: Int64s, scores: Float32s, k: int) -> Best:
     """Return the k best indices and their scores, best first, equal scores by smaller index.
 
     `scores` is parallel to `indices`. The order of the input does not change the answer.
     """
     if k <= 0:
         return indices[:0], scores[:0]
-    kept = _at_least_the_kth(scores, k)
+    kept = np.arange(len(scores))
+    if k < len(scores):
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
     order = np.lexsort((indices[kept], -scores[kept]))[:k]
     chosen = kept[order]
     return indices[chosen], scores[chosen]
 
 
-def top_k_of_all(scores: Float32s, k: int) -> tuple[Int64s, Float32s]:
-    """Return the same of scores by item index, which need no list of the indices."""
-    if k <= 0:
-        return np.zeros(0, np.int64), scores[:0]
-    kept = _at_least_the_kth(scores, k)
-    chosen = kept[np.argsort(-scores[kept], kind="stable")[:k]]
-    return chosen.astype(np.int64, copy=False), scores[chosen]
+def top_k_of_columns(scores: Float32s, counts: Sequence[int]) -> list[Best]:
+    """Return of each column of scores, (places, columns), its `counts[column]` best places.
+
+    Best first, equal scores by smaller place; -inf is in no answer.
+    """
+    most = max(counts, default=0)
+    if most <= 0:
+        return [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in counts]
+    places, columns = _at_least_the_kth(scores, counts, most)
+    found = scores[places, columns]
+    order = np.lexsort((places, -found, columns))
+    places, found = places[order], found[order]
+    starts = np.searchsorted(columns[order], np.arange(len(counts) + 1)).tolist()
+    ends = map(min, map(add, starts, counts), starts[1:])
+    return [(places[start:end], found[start:end]) for start, end in zip(starts, ends, strict=False)]
 
 
-def _at_least_the_kth(scores: NDArray[Any], k: int) -> NDArray[np.intp]:
-    """Return the places, ascending, of the k best scores, of equal ones, and perhaps of more."""
-    if k >= len(scores):
-        return np.arange(len(scores))
-    width = len(scores) // NUM_STRIPES
-    if width < STRIPED_FROM * k:
-        return np.flatnonzero(scores >= _kth(scores, k))
-    # Stripes laid over each other, and the best of each column: k columns hold a score of at least
-    # the kth of these, so the kth of all scores is no less. Four times faster than to part them.
-    columns = scores[: NUM_STRIPES * width].reshape(NUM_STRIPES, width).max(axis=0)
-    return np.flatnonzero(scores >= _kth(columns, k))
+def _at_least_the_kth(scores: Float32s, counts: Sequence[int], most: int) -> tuple[Int64s, Int64s]:
+    """Return places and columns of each column's best, of equal scores, and perhaps of more."""
+    # Stripes laid over each other, and the best of each group of places that then share one: k
+    # groups hold a score of at least the kth of these, so the kth of all scores is no less, and
+    # only groups that reach it need a look.
+    stripes = min(NUM_STRIPES, max(1, len(scores) // (STRIPED_FROM * most)))
+    width = -(-len(scores) // stripes)
+    maxima = _maxima(scores, width)  # (columns, width)
+    kths = [width - min(max(1, count), width) for count in counts]
+    parted = np.partition(maxima, sorted(set(kths)), axis=1)
+    least = np.maximum(parted[np.arange(len(counts)), kths], LEAST)
+    columns, groups = np.nonzero(maxima >= least[:, None])
+    places = groups[:, None] + np.arange(0, len(scores), width)
+    inside = places < len(scores)
+    columns = np.broadcast_to(columns[:, None], places.shape)[inside]
+    places = places[inside]
+    kept = scores[places, columns] >= least[columns]
+    return places[kept], columns[kept]
 
 
-def _kth(scores: NDArray[Any], k: int) -> Any:
-    return np.partition(scores, len(scores) - k)[len(scores) - k]
+def _maxima(scores: Float32s, width: int) -> Float32s:
+    """Return the best of every `width`th place of each column, (columns, width)."""
+    last = (len(scores) - 1) // width * width
+    striped = scores[:last].reshape(-1, width, scores.shape[1])
+    maxima: Float32s = striped.max(axis=0, initial=-np.inf)
+    np.maximum(maxima[: len(scores) - last], scores[last:], out=maxima[: len(scores) - last])
+    return np.ascontiguousarray(maxima.T)

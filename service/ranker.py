@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +15,8 @@ from service.contract.errors import ContractError
 from service.contract.features import Arrays, Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
-from service.nearest import Best, Bonus, Question, best_of
+from service.nearest import Bonus, Question, best_of
+from service.ordering import Best
 
 # The runtime's errors share no base of their own.
 ORT_ERRORS = (
@@ -40,8 +42,7 @@ class ScoreRequest:
     indices: Int64s | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What may be found for one window, and how many."""
 
     allowed: Allowed
@@ -112,7 +113,7 @@ class Ranker:
         }
         for (query, bonus), request in zip(self._encoded(arrays), requests, strict=True):
             if request.indices is None:
-                every = self._rows.products(query[None])[0]
+                every = self._rows.products(query[None])[:, 0]
                 bonus.add_to(every)
                 every[0] = 0.0
                 scores.append(every)

@@ -18,8 +18,9 @@ from service.metrics import Metrics
 from service.ranker import Ranker, Wanted
 
 Ranked = list[Pick]
-# Catalogues up to this many items are ranked on the event loop, in about a millisecond a request.
-MAX_ROWS_ON_LOOP = 100_000
+# Up to so many rows a batch is ranked on the event loop: a full one of 16 then holds up others for
+# about ten milliseconds, which the encoder of a window of 200 takes too.
+MAX_ROWS_ON_LOOP = 200_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def test_what_was_dropped_is_never_found_and_others_take_its_place(
     """Somebody saw just what is nearest; both ways to tell the index so."""
     asked = []
     for query in made.queries[:40]:
-        nearest = np.argsort(-made.rows.products(query[None])[0])[:num_dropped]
+        nearest = np.argsort(-made.rows.products(query[None])[:, 0])[:num_dropped]
         asked.append(question(query, everything(made.rows, nearest[nearest > 0])))
     found = best_of(made.rows, made.index, asked)
     assert all(
@@ -144,7 +144,7 @@ def test_a_filter_holds_and_finds_the_best_that_fit(made: Made, share: float) ->
 def test_a_search_that_comes_back_short_looks_at_every_item(made: Made) -> None:
     """All that is allowed is on the far side of the catalogue: no cell that is read has any."""
     query = made.queries[0]
-    products = made.rows.products(query[None])[0]
+    products = made.rows.products(query[None])[:, 0]
     far = np.sort(np.argsort(products[1:])[: NUM_ITEMS * 6 // 10] + 1)
     one = question(query, Only(far))
     assert made.index.nearest(query, 10, one.allowed) is None
@@ -155,7 +155,7 @@ def test_a_search_that_comes_back_short_looks_at_every_item(made: Made) -> None:
 def test_a_windows_own_items_are_found_by_their_bonus(made: Made) -> None:
     """However far from the query: the index knows nothing of the bonus."""
     query = made.queries[0]
-    farthest = np.argsort(made.rows.products(query[None])[0])[:2]
+    farthest = np.argsort(made.rows.products(query[None])[:, 0])[:2]
     bonus = Bonus(np.array([0, *farthest]), np.full(3, 1000, np.float32))
     best, _ = best_of(made.rows, made.index, [question(query, everything(made.rows), bonus=bonus)])[
         0
