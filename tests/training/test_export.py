@@ -85,6 +85,18 @@ def test_torch_and_onnx_agree_on_real_windows(
     assert difference < contract.GOLDEN_TOLERANCE
 
 
+def test_hours_change_at_the_same_millisecond_in_torch_and_onnx() -> None:
+    """Whole milliseconds stay whole: float32 would round an hour's last minute up to the next."""
+    torch.manual_seed(5)
+    model = SequenceModel(builders.tiny_config().model, ItemFacts.unknown(12)).eval()
+    scorer = OnnxScorer(encoder_bytes(model), item_matrix(model))
+    hour = builders.START_MS // 3_600_000 * 3_600_000 + 5 * 24 * 3_600_000
+    points = [RequestPoint(hour + apart) for apart in (-30_000, -1, 0, 30_000)]
+    arrays = encode_windows([window(3)] * len(points), points, 6)
+    difference = np.abs(TorchScorer(model).score(arrays) - scorer.score(arrays)).max()
+    assert difference < contract.GOLDEN_TOLERANCE
+
+
 def test_a_bundle_verifies_and_says_what_it_is(exported: Path) -> None:
     """What the manifest states is what the files hold."""
     path, manifest = exported, contract.read_manifest(exported)

@@ -92,7 +92,7 @@ def two_halves(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
 class Rotary(nn.Module):
     """Positions as rotations of queries and keys, so that only distances count (Su et al., 2021).
 
-    Of (batch, length, dim), heads side by side; the last of a length is always the window's last.
+    Of (heads, batch, length, head_dim); the last of a length is always the window's last.
     """
 
     cos: Tensor
@@ -105,20 +105,18 @@ class Rotary(nn.Module):
         self.register_buffer("cos", torch.cos(angles), persistent=False)
         self.register_buffer("sin", torch.sin(angles), persistent=False)
 
-    def forward(self, x: Tensor, num_heads: int, window: int) -> Tensor:
+    def forward(self, x: Tensor, window: int) -> Tensor:
         """Rotate the vectors of the last positions of a window."""
+        length = x.shape[2]
         if torch.onnx.is_in_onnx_export():
-            places = torch.arange(window)[window - x.shape[1] :].expand(x.shape[0], -1)
-            rotated: Tensor = torch.onnx.ops.rotary_embedding(
-                x, self.cos, self.sin, places, num_heads=num_heads
-            )
+            # To the operator, our heads are its batch and our batch its heads.
+            places = torch.arange(window)[window - length :].expand(x.shape[0], -1)
+            rotated: Tensor = torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, places)
             return rotated
-        batch, length, dim = x.shape
-        cos = self.cos[window - length : window, None]  # (length, 1, head_dim / 2)
-        sin = self.sin[window - length : window, None]
-        left, right = x.view(batch, length, num_heads, dim // num_heads).chunk(2, dim=-1)
-        turned = torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
-        return turned.flatten(2)
+        cos = self.cos[window - length : window]  # (length, head_dim / 2)
+        sin = self.sin[window - length : window]
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
 
 
 class Attention(nn.Module):
@@ -134,35 +132,50 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Attend from (batch, queries, dim) to (batch, keys, dim)."""
-        query, (key, value) = self.query(queries), two_halves(self.key_value, keys)
-        if self.rotary is not None:
-            window = keys.shape[1]
-            query = self.rotary(query, self.num_heads, window)
-            key = self.rotary(key, self.num_heads, window)
-        if torch.onnx.is_in_onnx_export() and mask.shape[2] == 1:
-            return self._mix_one(query, key, value, mask)
-        query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
-        projected: Tensor = self.out(join_heads(self._mix(query, key, value, mask)))
+        if torch.onnx.is_in_onnx_export():
+            mixed = self._mix_exported(queries, keys, mask)
+        else:
+            parts = self.query(queries), *self.key_value(keys).chunk(2, dim=-1)
+            query, key, value = (split_heads(part, self.num_heads) for part in parts)
+            query, key = self._rotated(query, keys.shape[1]), self._rotated(key, keys.shape[1])
+            mixed = _mix(query, key, value, mask)
+        projected: Tensor = self.out(join_heads(mixed))
         return projected
 
-    def _mix_one(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Attend from one position (batch, 1, dim), without taking the window's heads apart.
+    def _rotated(self, x: Tensor, window: int) -> Tensor:
+        rotated: Tensor = x if self.rotary is None else self.rotary(x, window)
+        return rotated
 
-        Each head's query is 0 in the others' coordinates, and of what it mixes only its own are
-        kept: a little more arithmetic instead of two transpositions of the window.
+    def _mix_exported(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Attend in plain operations, without a transposition and with the scale in a weight.
+
+        One query mixes the window first and makes a value of the mixture, not of every event.
         """
-        dim = query.shape[2]
-        own = torch.eye(self.num_heads).repeat_interleave(dim // self.num_heads, dim=1)
-        logits = (query * (own * (dim // self.num_heads) ** -0.5)) @ key.transpose(1, 2)
-        weights = torch.softmax(logits + mask[:, :, 0].transpose(0, 1), dim=-1)
-        mixed = (weights @ value) * own  # (batch, heads, dim)
-        projected: Tensor = self.out(mixed.sum(dim=1, keepdim=True))
-        return projected
+        dim = queries.shape[2]
+        scale = (dim // self.num_heads) ** -0.5
+        key_weight, value_weight = self.key_value.weight[:dim], self.key_value.weight[dim:]
+        query = project_heads(queries[None], self.query.weight * scale, self.num_heads)
+        key = project_heads(keys[None], key_weight, self.num_heads)
+        query, key = self._rotated(query, keys.shape[1]), self._rotated(key, keys.shape[1])
+        weights = torch.softmax(query @ key.transpose(2, 3) + mask, dim=-1)
+        if mask.shape[2] == 1:
+            return project_heads(weights @ keys, value_weight, self.num_heads)
+        return weights @ project_heads(keys[None], value_weight, self.num_heads)
 
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        if not mask.requires_grad and not torch.onnx.is_in_onnx_export():
-            # The fused kernel: 2.7 x as fast, but it gives a bias no gradient; the graph that is
-            # exported keeps to plain operations.
-            return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
-        return torch.softmax(logits, dim=-1) @ value
+
+def project_heads(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
+    """Project (heads or 1, batch, length, dim) to (heads, batch, length, head_dim).
+
+    A product for each head, with its rows of `weight` (heads · head_dim, dim).
+    """
+    _, batch, length, dim = x.shape
+    matrices = weight.view(num_heads, -1, dim).transpose(1, 2)
+    return (x.flatten(1, 2) @ matrices).view(num_heads, batch, length, -1)
+
+
+def _mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    if not mask.requires_grad:
+        # The fused kernel: 2.7 x as fast, but it gives a bias no gradient.
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
+    return torch.softmax(logits, dim=-1) @ value

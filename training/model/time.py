@@ -18,9 +18,10 @@ MAX_LOG2_GAP = 30.0
 # A millionth more than the quotient, so that a gap just at an edge (1023 s: log2 is 10) falls on
 # the same side whichever library takes the logarithm.
 BUCKETS_PER_NAT = (NUM_GAP_BUCKETS - 1) / (MAX_LOG2_GAP * math.log(2)) * (1 + 1e-6)
-# Pairs that may not see each other count as this far apart. Any sum of two such gaps falls into a
-# bucket between FIRST_FAR_BUCKET, which is 260,000 years, and NUM_OPEN_BUCKETS.
-FAR_S = 2.0**52
+MS_PER_SECOND = 1000
+FIRST_BUCKET = math.log(MS_PER_SECOND) * BUCKETS_PER_NAT
+# Pairs that may not see each other count as this far apart, which falls into a bucket between
+# FIRST_FAR_BUCKET, which is 260,000 years, and NUM_OPEN_BUCKETS.
 FAR_MS = 2**62
 FIRST_FAR_BUCKET = 90
 NUM_OPEN_BUCKETS = 128
@@ -39,25 +40,27 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
     `gap_ms` is int64: differences are taken before any cast, since float32 cannot hold
     milliseconds since 1970. Negative gaps count as none.
     """
-    return _open_bucket(gap_ms, 1.0).clamp(max=NUM_GAP_BUCKETS - 1)
+    least = torch.full((), float(MS_PER_SECOND), device=gap_ms.device)
+    return _open_bucket(gap_ms + MS_PER_SECOND, least).clamp(max=NUM_GAP_BUCKETS - 1)
 
 
-def _open_bucket(gap_ms: Tensor, added_s: Tensor | float) -> Tensor:
-    """Return the bucket of gaps that are 1 s less than `added_s` longer, without an upper end."""
-    seconds = gap_ms.to(torch.float32).clamp(min=0) / 1000.0
-    return (torch.log(seconds + added_s) * BUCKETS_PER_NAT).to(torch.int64)
+def _open_bucket(longer_ms: Tensor, least_ms: Tensor) -> Tensor:
+    """Return the bucket, without an upper end, of gaps given 1 s longer and of `least_ms` or more.
+
+    In few passes, since it is taken of all pairs: seconds would be one more.
+    """
+    nats = torch.log(torch.maximum(longer_ms.to(torch.float32), least_ms))
+    return (nats * BUCKETS_PER_NAT - FIRST_BUCKET).to(torch.int64)
 
 
 def local_hour(times_ms: Tensor, tz_offsets_min: Tensor) -> Tensor:
     """Return the local hour of day, int64 in [0, 24)."""
-    local = times_ms + tz_offsets_min * MS_PER_MINUTE
-    return torch.div(local, MS_PER_HOUR, rounding_mode="floor") % HOURS
+    return (times_ms + tz_offsets_min * MS_PER_MINUTE) // MS_PER_HOUR % HOURS
 
 
 def local_weekday(times_ms: Tensor, tz_offsets_min: Tensor) -> Tensor:
     """Return the local day of the week, int64 in [0, 7), Monday being 0."""
-    local = times_ms + tz_offsets_min * MS_PER_MINUTE
-    days = torch.div(local, MS_PER_DAY, rounding_mode="floor")
+    days = (times_ms + tz_offsets_min * MS_PER_MINUTE) // MS_PER_DAY
     return (days + EPOCH_WEEKDAY) % WEEKDAYS
 
 
@@ -89,15 +92,16 @@ class GapBias(nn.Module):
     up together they cost one pass over the pairs.
     """
 
-    ahead_s: Tensor
+    least_ms: Tensor
 
     def __init__(self, num_heads: int, window_len: int, masked: float) -> None:
         super().__init__()
         self.table = nn.Embedding(NUM_GAP_BUCKETS, num_heads)
         nn.init.zeros_(self.table.weight)
         self.masked = masked
-        ahead = torch.full((window_len, window_len), FAR_S).triu(1) + 1.0  # (queries, keys)
-        self.register_buffer("ahead_s", ahead, persistent=False)
+        # A gap and a second: of pairs that may see each other, and of the others; (queries, keys).
+        least = torch.full((window_len, window_len), float(FAR_MS)).triu(1).clamp(MS_PER_SECOND)
+        self.register_buffer("least_ms", least, persistent=False)
 
     def forward(
         self, query_times_ms: Tensor, timestamps_ms: Tensor, real: Tensor, *, causal: bool
@@ -105,9 +109,9 @@ class GapBias(nn.Module):
         """Return the bias (heads, batch, queries, keys) of times (batch, window) and the keys'."""
         window = real.shape[1]
         keys = torch.where(real, timestamps_ms, -FAR_MS)
-        gaps = query_times_ms[:, :, None] - keys[:, None, :]  # (batch, queries, keys)
-        ahead = self.ahead_s[:window, :window] if causal else 1.0
-        return pair_lookup(self._open_table(), _open_bucket(gaps, ahead))
+        longer = (query_times_ms + MS_PER_SECOND)[:, :, None] - keys[:, None, :]
+        least = self.least_ms[:window, :window] if causal else self.least_ms[0, 0]
+        return pair_lookup(self._open_table(), _open_bucket(longer, least))
 
     def _open_table(self) -> Tensor:
         """Return the bias of every bucket that a pair can have, (NUM_OPEN_BUCKETS, heads)."""

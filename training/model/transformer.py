@@ -76,10 +76,10 @@ class HstuBlock(nn.Module):
             2, dim=-1
         )
         key, value = functional.silu(self.key_value(keys)).chunk(2, dim=-1)
-        if self.rotary is not None:
-            query = self.rotary(query, self.num_heads, x.shape[1])
-            key = self.rotary(key, self.num_heads, x.shape[1])
         query, key, value = (split_heads(part, self.num_heads) for part in (query, key, value))
+        if self.rotary is not None:
+            query = self.rotary(query, x.shape[1])
+            key = self.rotary(key, x.shape[1])
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
         visible = (mask > POINTWISE_MASKED / 2).to(x.dtype)
         mixed = (functional.silu(logits) * visible / self.window_len) @ value
