@@ -32,6 +32,8 @@ from service.item_columns import (
 INDEX = "item_index"
 # So many hashes, spread over all, are worked out again: a bundle made wrong has them all wrong.
 NUM_CHECKED_HASHES = 100
+# What many items have in common: read as its distinct texts, where the file keeps it so.
+REPEATING = ("attributes", "opening_hours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class BundleItems:
 
 def read_items(path: Path, num_items: int) -> BundleItems:
     """Read the items; columns that 1.0 had not may be missing. Raises BundleMismatch."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, read_dictionary=_repeating_in(path)) as file:
         table = _Table(file)
         index = table.column(INDEX)
         if not np.array_equal(_numbers(index), np.arange(1, num_items + 1)):
@@ -57,6 +59,18 @@ def read_items(path: Path, num_items: int) -> BundleItems:
         ids = _texts(table.column("item_id"))
         titles = _texts(table.column("title"))
         return BundleItems(ids, titles, _hashes(path, table, ids), _columns(table, num_items))
+
+
+def _repeating_in(path: Path) -> list[str]:
+    """Return which columns a file has of those that repeat and are texts."""
+    schema = pq.read_schema(path)
+    return [
+        name for name in REPEATING if name in schema.names and _is_text(schema.field(name).type)
+    ]
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 class _Table:
@@ -135,7 +149,7 @@ def _coordinates(array: Any) -> Float64s:
 
 def encoded(array: Any) -> tuple[list[str], Int64s]:
     """Return the distinct texts of an array without nulls, and the place of each of its texts."""
-    encoded = array.dictionary_encode()
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     return encoded.dictionary.to_pylist(), _numbers(encoded.indices).astype(np.int64)
 
 

@@ -124,12 +124,12 @@ class Ranker:
 
     def score_batch(self, arrays: Arrays) -> Float32s:
         """Return the catalogue's scores of a batch, (batch, num_items + 1), column 0 at 0."""
-        rows = len(arrays[self._spec.inputs[0]])
-        requests = [
-            ScoreRequest({name: column[row] for name, column in arrays.items()})
-            for row in range(rows)
-        ]
-        return np.stack(self.score(requests))
+        encoded = self._encoded(arrays)
+        scores = self._rows.products(np.stack([query for query, _ in encoded]))
+        for row, (_, bonus) in zip(scores, encoded, strict=True):
+            bonus.add_to(row)
+        scores[:, 0] = 0.0
+        return scores
 
     def _encoded(self, arrays: Arrays) -> list[tuple[Float32s, Bonus]]:
         """Return each window's query vector, (dim,), and the bonus of its own items."""

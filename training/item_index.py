@@ -46,6 +46,16 @@ def write_item_index(
         return None
     matrix = np.load(folder / contract.ITEM_MATRIX_FILE)
     queries = queries_of_log(loaded, folder / contract.ENCODER_FILE, matrix)
+    return write_index_of(matrix, queries, folder)
+
+
+def write_index_of(
+    matrix: Float32s, queries: Float32s, folder: Path
+) -> contract.ItemIndexSpec | None:
+    """Write the index of a bundle's matrix, judged on query vectors, (cases, dim).
+
+    Returns None, and writes nothing, if it finds too few of their ten best.
+    """
     cells = build(matrix)
     num_probes, recall = choose_probes(cells, matrix, queries)
     if recall < LEAST_RECALL:

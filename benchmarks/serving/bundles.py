@@ -19,40 +19,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
+from benchmarks.serving import users
+from benchmarks.serving.catalogue import (
+    CLUSTER_SIZE,
+    MAX_PRICE,
+    SEED,
+    Spec,
+    category,
+    clusters,
+    item_id,
+)
 from benchmarks.serving.processes import ROOT
 from benchmarks.serving.requests import BenchmarkFailed
 from service.contract import bundle as contract
 from service.contract.events import EVENT_TYPES
-from service.contract.features import Float32s, Window
-from service.contract.vocabulary import Vocabulary
-from training import export
+from service.contract.features import Float32s, RequestPoint, Window, encode_windows
+from service.contract.vocabulary import Vocabulary, item_hash
+from training import export, item_index
 from training.config import RunConfig, config_to_dict, load_run_config
 from training.data import EventTable
 from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
 from training.scorers import OnnxScorer, TorchScorer
 
-SEED = 20_260
 PRESET = "time"
-CLUSTER_SIZE = 250
 # Of the noise around a centre, to the centre's own length: the cosine is 1 / sqrt(1 + .7 ** 2).
 NOISE = 0.7
-NUM_CATEGORIES = 20
-MAX_PRICE = 100
 NUM_POPULAR, NUM_POPULAR_PER_HOUR = 1_000, 50
 NUM_GOLDEN_USERS = 5
 START_MS, STEP_MS = 1_750_000_000_000, 3_600_000
 WEIGHTS_FILE, SPEC_FILE = "model.pt", "spec.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a bundle is to be."""
-
-    window_len: int
-    num_items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +63,6 @@ class Made:
     def bundle(self) -> Path:
         """Return the bundle's own folder."""
         return self.folder / "bundle"
-
-
-def item_id(index: int) -> str:
-    """Return the id of the item at an index from 1."""
-    return f"i{index:07d}"
-
-
-def category(index: int) -> str:
-    """Return the category of an item; each has one in NUM_CATEGORIES items."""
-    return f"category-{index % NUM_CATEGORIES}"
-
-
-def clusters(num_items: int) -> NDArray[np.int64]:
-    """Return item indices by cluster, (clusters, CLUSTER_SIZE); what does not fill one is left."""
-    order = np.random.default_rng(SEED).permutation(num_items) + 1
-    full = num_items // CLUSTER_SIZE
-    return order[: full * CLUSTER_SIZE].reshape(full, CLUSTER_SIZE)
 
 
 def ensure_bundle(spec: Spec, cache: Path) -> Made:
@@ -122,6 +102,7 @@ def _fingerprint() -> str:
         *sorted((ROOT / "training").rglob("*.toml")),
     ]
     sources += [*sorted((ROOT / "service" / "contract").rglob("*.py")), Path(__file__)]
+    sources += [Path(__file__).with_name(name) for name in ("catalogue.py", "users.py")]
     digest = hashlib.sha256()
     for path in sources:
         digest.update(path.read_bytes())
@@ -161,15 +142,28 @@ def _write(spec: Spec, folder: Path) -> None:
     torch.save(model.state_dict(), folder / WEIGHTS_FILE)
     document = {"window_len": spec.window_len, "num_items": spec.num_items}
     (folder / SPEC_FILE).write_text(json.dumps(document), "utf-8")
-    (bundle / contract.ENCODER_FILE).write_bytes(export.encoder_bytes(model))
+    export.write_encoder(export.encoder_bytes(model), bundle)
     matrix = export.item_matrix(model)
     np.save(bundle / contract.ITEM_MATRIX_FILE, matrix)
-    # An export that learns to write more files is to be called here, between the matrix, which
-    # they are made from, and the manifest, which hashes them.
     parity = _write_golden(spec, model, matrix, bundle)
     _write_items(spec, bundle)
     _write_popularity(spec, bundle)
-    _write_manifest(spec, model, bundle, parity)
+    _write_manifest(spec, model, bundle, parity, _write_item_index(spec, bundle, matrix))
+
+
+def _write_item_index(spec: Spec, bundle: Path, matrix: Float32s) -> contract.ItemIndexSpec | None:
+    """Write the index, judged as by an export on windows of users; not those that are measured."""
+    if spec.num_items < item_index.MIN_ITEMS:
+        return None
+    people = users.draw(spec, item_index.NUM_QUERIES, spec.window_len, seed=SEED)
+    windows = [people.window(user) for user in range(len(people))]
+    points = [RequestPoint(int(last)) for last in people.times_ms[:, -1] + STEP_MS]
+    arrays = encode_windows(windows, points, spec.window_len)
+    queries = OnnxScorer(bundle / contract.ENCODER_FILE, matrix).queries(arrays)
+    found = item_index.write_index_of(matrix, queries, bundle)
+    if found is None:
+        raise BenchmarkFailed("no index finds enough of the ten best; see the log")
+    return found
 
 
 def _write_golden(spec: Spec, model: SequenceModel, matrix: Float32s, bundle: Path) -> float:
@@ -228,6 +222,9 @@ def _write_items(spec: Spec, bundle: Path) -> None:
             "opening_hours": pa.array(nothing, pa.string()),
             "released_at_ms": pa.array(nothing, pa.int64()),
             "num_events": pa.array([1] * spec.num_items, pa.int64()),
+            contract.HASH_COLUMN: pa.array(
+                [item_hash(item_id(index)) for index in indices], pa.uint64()
+            ),
         }
     )
     pq.write_table(table, bundle / contract.ITEMS_FILE, compression="zstd")
@@ -250,7 +247,13 @@ def _write_popularity(spec: Spec, bundle: Path) -> None:
     pq.write_table(table, bundle / contract.POPULARITY_FILE, compression="zstd")
 
 
-def _write_manifest(spec: Spec, model: SequenceModel, bundle: Path, parity: float) -> None:
+def _write_manifest(
+    spec: Spec,
+    model: SequenceModel,
+    bundle: Path,
+    parity: float,
+    index: contract.ItemIndexSpec | None,
+) -> None:
     config = _config(spec)
     files = sorted(path.name for path in bundle.iterdir())
     manifest = contract.Manifest(
@@ -282,6 +285,7 @@ def _write_manifest(spec: Spec, model: SequenceModel, bundle: Path, parity: floa
         library_versions={
             name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")
         },
+        item_index=index,
     )
     named = manifest.model_copy(update={"bundle_version": contract.content_version(manifest)})
     text = named.model_dump_json(indent=2) + "\n"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.serving import bare_app
-from benchmarks.serving.bundles import MAX_PRICE, category, item_id
+from benchmarks.serving.catalogue import MAX_PRICE, category, item_id
 from benchmarks.serving.requests import STAMP, Load, Request, post
 
 K = 10

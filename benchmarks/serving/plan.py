@@ -6,8 +6,9 @@ from functools import partial
 from typing import TypeAlias
 
 from benchmarks.serving import cases, redis_memory
-from benchmarks.serving.bundles import Spec, ensure_bundle
+from benchmarks.serving.bundles import ensure_bundle
 from benchmarks.serving.cases import Result
+from benchmarks.serving.catalogue import Spec
 from benchmarks.serving.stage import Bench, Stage, stage
 
 Part: TypeAlias = Callable[[Bench, Stage], Result]

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.bundles import Made, item_id
+from benchmarks.serving.bundles import Made
+from benchmarks.serving.catalogue import item_id
 from benchmarks.serving.loads import RECOMMENDATIONS
 from benchmarks.serving.requests import BenchmarkFailed
 from benchmarks.serving.users import Users, user_id
 from service.contract import bundle as contract
-from service.contract.features import Float32s, RequestPoint, Window, encode_windows
+from service.contract.features import Float32s, RequestPoint, encode_windows
 from training.scorers import OnnxScorer
 
 K = 10
@@ -67,18 +68,6 @@ def _answer(port: int, user: str, now_ms: int) -> list[str]:
 def _exact(scorer: OnnxScorer, made: Made, people: Users, chosen: range, now_ms: int) -> Float32s:
     """Return exact scores, (users, num_items + 1), from what the users are known to have done."""
     window_len = made.spec.window_len
-    windows = [_window(people, user) for user in chosen]
+    windows = [people.window(user) for user in chosen]
     points = [RequestPoint(now_ms)] * len(windows)
     return scorer.score(encode_windows(windows, points, window_len))
-
-
-def _window(people: Users, user: int) -> Window:
-    length = people.items.shape[1]
-    unknown = np.full(length, np.nan, np.float32)
-    return Window(
-        items=people.items[user],
-        event_types=np.ones(length, np.int64),
-        timestamps_ms=people.times_ms[user],
-        tz_offsets_min=np.zeros(length, np.int64),
-        values=unknown, durations_s=unknown, lats=unknown, lons=unknown,
-    )  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any
 import redis
 
 from benchmarks.serving import users
-from benchmarks.serving.bundles import Spec, ensure_bundle
+from benchmarks.serving.bundles import ensure_bundle
+from benchmarks.serving.catalogue import Spec
 from benchmarks.serving.memory import families, used_bytes
 from benchmarks.serving.stage import Bench, sojourn, valkey
 from benchmarks.serving.statistics import Spread
@@ -24,7 +25,7 @@ def redis_memory(bench: Bench) -> dict[str, Any]:
     """
     made = ensure_bundle(SPEC, bench.cache)
     num_users = QUICK_NUM_USERS if bench.quick else NUM_USERS
-    people = users.draw(made, num_users, NUM_EVENTS)
+    people = users.draw(SPEC, num_users, NUM_EVENTS)
     with valkey(bench) as url, sojourn(bench, made, url) as server:
         client = redis.from_url(url)
         before = used_bytes(client)

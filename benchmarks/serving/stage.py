@@ -8,7 +8,8 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.serving import loads, users
-from benchmarks.serving.bundles import Made, Spec, ensure_bundle
+from benchmarks.serving.bundles import Made, ensure_bundle
+from benchmarks.serving.catalogue import Spec
 from benchmarks.serving.generator import closed_loop, randomly
 from benchmarks.serving.processes import Server, free_port, running
 from benchmarks.serving.requests import Load, Stamps
@@ -106,7 +107,7 @@ def stage(bench: Bench, spec: Spec, contestants: tuple[str, ...]) -> Iterator[St
     with ExitStack() as stack:
         redis_url = stack.enter_context(valkey(bench))
         ours = stack.enter_context(sojourn(bench, made, redis_url))
-        people = users.draw(made, bench.num_users, spec.window_len)
+        people = users.draw(spec, bench.num_users, spec.window_len)
         started = perf_counter()
         users.write(ours.port, people)
         taken = perf_counter() - started

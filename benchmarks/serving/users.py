@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.serving.bundles import Made, clusters, item_id
+from benchmarks.serving.catalogue import Spec, clusters, item_id
 from benchmarks.serving.generator import send_all
 from benchmarks.serving.requests import Request, post
+from service.contract.features import Window
 
 # Most of what a user does is on items of a few clusters, the rest on any.
 CLUSTERS_PER_USER = 3
@@ -35,21 +36,33 @@ class Users:
         """Return the ids of the users, in order."""
         return [user_id(place) for place in range(len(self))]
 
+    def window(self, user: int) -> Window:
+        """Return all that a user did."""
+        length = self.items.shape[1]
+        unknown = np.full(length, np.nan, np.float32)
+        return Window(
+            items=self.items[user],
+            event_types=np.ones(length, np.int64),
+            timestamps_ms=self.times_ms[user],
+            tz_offsets_min=np.zeros(length, np.int64),
+            values=unknown, durations_s=unknown, lats=unknown, lons=unknown,
+        )  # fmt: skip
+
 
 def user_id(place: int) -> str:
     """Return the id of a user with a history."""
     return f"user-{place:06d}"
 
 
-def draw(made: Made, num_users: int, num_events: int, seed: int = 1) -> Users:
+def draw(spec: Spec, num_users: int, num_events: int, seed: int = 1) -> Users:
     """Return users with so many events each in the last 30 days."""
     rng = np.random.default_rng(seed)
-    groups, shape = clusters(made.spec.num_items), (num_users, num_events)
+    groups, shape = clusters(spec.num_items), (num_users, num_events)
     own = rng.integers(len(groups), size=(num_users, CLUSTERS_PER_USER))
     chosen = np.take_along_axis(own, rng.integers(CLUSTERS_PER_USER, size=shape), axis=1)
     items = groups[chosen, rng.integers(groups.shape[1], size=shape)]
     anywhere = rng.random(shape) >= SHARE_OF_OWN
-    items = np.where(anywhere, rng.integers(1, made.spec.num_items + 1, shape), items)
+    items = np.where(anywhere, rng.integers(1, spec.num_items + 1, shape), items)
     now_ms = time.time_ns() // 1_000_000
     # An hour ago at the latest, so that events of the benchmark are always newer.
     ages = rng.integers(MS_PER_DAY // 24, DAYS_BACK * MS_PER_DAY, shape)

@@ -18,7 +18,8 @@ class PackedTexts(Sequence[str | None]):
     def __init__(
         self, data: Any, offsets: NDArray[Any], is_null: NDArray[np.bool_] | None = None
     ) -> None:
-        self._data = memoryview(data)
+        # As plain bytes: Arrow's are signed, and such compare one by one, at four times the cost.
+        self._data = memoryview(data).cast("B")
         self.offsets = offsets
         # Of a memoryview an index is a plain int, and comes three times as fast as NumPy's.
         self._starts = np.ascontiguousarray(offsets).data
