@@ -125,7 +125,8 @@ class Ranker:
     def score_batch(self, arrays: Arrays) -> Float32s:
         """Return the catalogue's scores of a batch, (batch, num_items + 1), column 0 at 0."""
         encoded = self._encoded(arrays)
-        scores = self._rows.products(np.stack([query for query, _ in encoded]))
+        products = self._rows.products(np.stack([query for query, _ in encoded]))
+        scores = np.ascontiguousarray(products.T)
         for row, (_, bonus) in zip(scores, encoded, strict=True):
             bonus.add_to(row)
         scores[:, 0] = 0.0
