@@ -118,7 +118,7 @@ class FakeHistory:
         """Give one user's history to another one and forget the first."""
         self._check()
         results = [
-            self._append_one(replace(event, user_id=UserId(into_user_id)))
+            self._append_one(event._replace(user_id=UserId(into_user_id)))
             for event in self._kept[from_user_id]
         ]
         given = self._foreign_seen(from_user_id, into_user_id)

@@ -55,12 +55,16 @@ class BodyRoute(APIRoute):
 
         return handle
 
-    async def _read(self, request: Request, model: type[BaseModel]) -> BaseModel | None:
+    def parse(self, model: type[BaseModel], body: bytes) -> Any:
+        """Return what the endpoint takes, or None; raises ValidationError for a wrong body too."""
+        return model.model_validate_json(body)
+
+    async def _read(self, request: Request, model: type[BaseModel]) -> Any:
         """Return the body, or None if it is wrong, no JSON by its header, or does not arrive."""
         if not request.headers.get("content-type", "").startswith(self.JSON_TYPES):
             return None
         try:
-            return model.model_validate_json(await request.body())
+            return self.parse(model, await request.body())
         except (ValidationError, ClientDisconnect):
             return None
 

@@ -209,23 +209,33 @@ def event_of(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
     Raises InvalidField for what the schema cannot say, also for a time after `latest_ms`.
     """
     known = fields.get
-    item_id = check_id("item_id", fields["item_id"])
-    event_type = check_event_type("event_type", fields["event_type"])
+    check_id("item_id", fields["item_id"])
     event_id, recommendation_id = known("event_id"), known("recommendation_id")
+    check_event_type("event_type", fields["event_type"])
     if event_id is not None:
         check_id("event_id", event_id, MAX_EVENT_ID_CHARS)
     if recommendation_id is not None:
         check_id("recommendation_id", recommendation_id)
+    check_coordinates(known("lat"), known("lon"))
+    check_amount("value", known("value"))
+    check_amount("duration_s", known("duration_s"), minimum=0)
+    return right_event(fields, user_id, latest_ms)
+
+
+def right_event(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
+    """Return the event as `event_of` does; ids, texts and numbers each are known to be right."""
+    known = fields.get
+    item_id = fields["item_id"]
+    event_type = check_event_type("event_type", fields["event_type"])
     value, duration_s, lat, lon = known("value"), known("duration_s"), known("lat"), known("lon")
-    check_coordinates(lat, lon)
-    check_amount("value", value)
-    check_amount("duration_s", duration_s, minimum=0)
+    if (lat is None) != (lon is None):
+        check_coordinates(lat, lon)
     context = known("context") or NO_CONTEXT
     if context:
         _check_context(context)
     timestamp_ms, tz_offset_min = _checked_time(fields["timestamp"], latest_ms)
     return Event(
-        event_id
+        known("event_id")
         or derive_event_id(
             user_id,
             item_id,
@@ -245,7 +255,7 @@ def event_of(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
         duration_s,
         lat,
         lon,
-        recommendation_id,
+        known("recommendation_id"),
         context,
     )
 

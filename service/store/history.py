@@ -1,10 +1,14 @@
 """Users' histories in Redis: append events, read what a user did."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, cycle
 from typing import TypeVar
+
+from redis.exceptions import ResponseError
 
 from service.batcher import Batcher
 from service.config import Settings
@@ -30,6 +34,8 @@ from service.store.people import PeopleStore
 MAX_EVENTS_PER_TRIP = 1_000
 # Callers that share a round trip; a read of as many full histories is about 2 MB.
 MAX_BATCH = 256
+# One is made ready while Redis is busy with the other.
+APPENDS_AT_ONCE = 2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,22 +50,18 @@ def system_now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Append:
-    """One post's events of the users of one partition: the script's call.
+    """Events of the users of one partition: the script's call.
 
-    `places` are, user by user, where their events were in the post, in order of time.
+    `places` are, user by user, where their events are among those of the round trip, in order of
+    time.
     """
 
-    post: int
     places: Sequence[Sequence[int]]
     call: ScriptCall
 
-    @property
-    def num_events(self) -> int:
-        return sum(map(len, self.places))
-
 
 class HistoryStore:
-    """Appends to and reads histories; concurrent callers share round trips.
+    """Appends to and reads histories; concurrent callers share round trips, and calls of appends.
 
     An event is a duplicate if an event with its id is in the user's history (the newest
     `max_events`) or among the last `max_seen` that left it; what is older than that is forgotten.
@@ -80,7 +82,11 @@ class HistoryStore:
         self._prepared = False
         self.people = PeopleStore(client, settings, metrics, now_ms)
         self._reads = self._batcher("redis-read", self._read_many)
-        self._appends = self._batcher("redis-append", self._append_many)
+        self._appends = [
+            self._batcher("redis-append", self._append_many, APPENDS_AT_ONCE)
+            for _ in range(APPENDS_AT_ONCE)
+        ]
+        self._next_append = cycle(self._appends)
         self._pings = self._batcher("redis-ping", self._ping_many)
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
@@ -94,7 +100,7 @@ class HistoryStore:
             return []
         # Begun too late it would be done for a caller who has left and sends it again.
         deadline = Deadline.of_request(self._settings.request_deadline_ms / 1000)
-        result = await self._appends.submit(tuple(events), deadline.ends_s)
+        result = await next(self._next_append).submit(tuple(events), deadline.ends_s)
         if isinstance(result, StoreUnavailable):
             raise result
         return result
@@ -112,18 +118,24 @@ class HistoryStore:
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Finish what has begun; the client stays open, it belongs to whoever made it."""
-        for batcher in (self._appends, self._reads, self._pings):
+        for append in self._appends:
+            await append.close(grace_s)
+        for batcher in (self._reads, self._pings):
             await batcher.close(grace_s)
         await self.people.close(grace_s)
 
     def _batcher(
-        self, name: str, compute: Callable[[list[Item]], Awaitable[list[Result]]]
+        self,
+        name: str,
+        compute: Callable[[list[Item]], Awaitable[list[Result]]],
+        num_queues: int = 1,
     ) -> Batcher[Item, Result]:
+        """Return one of so many queues, which together hold `max_pending` callers."""
         return Batcher(
             name,
             compute,
             max_batch=MAX_BATCH,
-            max_pending=self._settings.max_pending,
+            max_pending=math.ceil(self._settings.max_pending / num_queues),
             metrics=self._metrics,
         )
 
@@ -166,56 +178,85 @@ class HistoryStore:
         self, posts: list[tuple[Event, ...]]
     ) -> list[list[Appended] | StoreUnavailable]:
         await self._prepare()
-        results: list[list[Appended] | StoreUnavailable] = [
-            [DUPLICATE] * len(post) for post in posts
-        ]
         now_ms = self._now_ms()
-        since_ms = oldest_ms(now_ms, self._settings)
-        for trip in _round_trips(self._appends_of(posts, now_ms)):
-            with translate_redis_errors(self._metrics, "append"):
-                answers = await self._script.run(self._client, [one.call for one in trip])
-            for one, answer in zip(trip, answers, strict=True):
-                self._note(results, one, answer, since_ms)
+        results: list[list[Appended] | StoreUnavailable] = []
+        for trip in _round_trips(posts):
+            results += await self._append_trip(trip, now_ms)
         return results
 
-    def _note(
+    async def _append_trip(
+        self, posts: Sequence[Sequence[Event]], now_ms: int
+    ) -> list[list[Appended] | StoreUnavailable]:
+        """Store the events of posts, those of a partition in one call whoever sent them.
+
+        What the server refuses was not stored. It is sent again, each post's by itself, so that
+        nobody meets the error of another one's user.
+        """
+        events = [event for post in posts for event in post]
+        results: list[Appended | Exception] = [DUPLICATE] * len(events)
+        await self._send(events, [range(len(events))], now_ms, results)
+        spans = _spans(posts)
+        refused = [
+            [place for place in span if isinstance(results[place], ResponseError)]
+            for span in (spans if len(posts) > 1 else ())
+        ]
+        if any(refused):
+            await self._send(events, refused, now_ms, results)
+        return [self._outcome(results[span.start : span.stop]) for span in spans]
+
+    async def _send(
         self,
-        results: list[list[Appended] | StoreUnavailable],
-        one: _Append,
-        answer: list[int] | Exception,
-        since_ms: int,
+        events: Sequence[Event],
+        groups: Sequence[Sequence[int]],
+        now_ms: int,
+        results: list[Appended | Exception],
     ) -> None:
-        """Put a call's answer where the caller's events were; an error is all the caller's."""
-        result = results[one.post]
-        if isinstance(answer, Exception):
-            results[one.post] = unavailable(self._metrics, "append", answer)
-        elif isinstance(result, list):
-            numbers = iter(answer)
+        """Store the events at these places in one round trip; groups of them share no call."""
+        appends = [one for places in groups for one in self._appends_of(events, places, now_ms)]
+        since_ms = oldest_ms(now_ms, self._settings)
+        with translate_redis_errors(self._metrics, "append"):
+            answers = await self._script.run(self._client, [one.call for one in appends])
+        for one, answer in zip(appends, answers, strict=True):
+            numbers = None if isinstance(answer, Exception) else iter(answer)
             for places in one.places:
-                next(numbers)  # of seen records, which only a merge gives
+                if numbers is not None:
+                    next(numbers)  # of seen records, which only a merge gives
                 for place in places:
-                    result[place] = Appended.of(next(numbers), since_ms)
+                    results[place] = (
+                        answer if numbers is None else Appended.of(next(numbers), since_ms)
+                    )
 
-    def _appends_of(self, posts: Sequence[Sequence[Event]], now_ms: int) -> list[_Append]:
-        appends = []
-        for post, events in enumerate(posts):
-            for partition, places in self._by_partition(events).items():
-                call = self._call(
-                    partition, [[events[place] for place in user] for user in places], now_ms
-                )
-                appends.append(_Append(post, places, call))
-        return appends
+    def _outcome(
+        self, results: Sequence[Appended | Exception]
+    ) -> list[Appended] | StoreUnavailable:
+        """Return what became of a post's events; an error of one is all the caller's."""
+        kept = []
+        for result in results:
+            if isinstance(result, Exception):
+                return unavailable(self._metrics, "append", result)
+            kept.append(result)
+        return kept
 
-    def _by_partition(self, events: Sequence[Event]) -> dict[int, list[list[int]]]:
+    def _appends_of(
+        self, events: Sequence[Event], places: Sequence[int], now_ms: int
+    ) -> list[_Append]:
+        return [
+            _Append(users, self._call(partition, [[events[at] for at in u] for u in users], now_ms))
+            for partition, users in self._by_partition(events, places).items()
+        ]
+
+    def _by_partition(
+        self, events: Sequence[Event], places: Sequence[int]
+    ) -> dict[int, list[list[int]]]:
         """Return by partition, user by user, the places of the events in order of time."""
         places_of: defaultdict[str, list[int]] = defaultdict(list)
-        for place, event in enumerate(events):
-            places_of[event.user_id].append(place)
+        for place in places:
+            places_of[events[place].user_id].append(place)
         users_of: defaultdict[int, list[list[int]]] = defaultdict(list)
-        for user_id, places in places_of.items():
+        for user_id, own in places_of.items():
             # Stable: events of one time stay in the order in which they were sent.
-            places.sort(key=lambda place: events[place].timestamp_ms)
-            users_of[self._partition(user_id)].append(places)
+            own.sort(key=lambda place: events[place].timestamp_ms)
+            users_of[self._partition(user_id)].append(own)
         return users_of
 
     def _call(self, partition: int, users: Sequence[Sequence[Event]], now_ms: int) -> ScriptCall:
@@ -241,14 +282,20 @@ class HistoryStore:
         return keys.partition_of(user_id, self._settings.num_partitions)
 
 
-def _round_trips(appends: Sequence[_Append]) -> list[list[_Append]]:
-    """Part the calls, in order, so that each trip but a single call has few events."""
-    trips: list[list[_Append]] = []
+def _round_trips(posts: Sequence[Sequence[Event]]) -> list[list[Sequence[Event]]]:
+    """Part the posts, in order, so that each trip but that of a single post has few events."""
+    trips: list[list[Sequence[Event]]] = []
     size = MAX_EVENTS_PER_TRIP
-    for one in appends:
-        if size + one.num_events > MAX_EVENTS_PER_TRIP:
+    for post in posts:
+        if size + len(post) > MAX_EVENTS_PER_TRIP:
             trips.append([])
             size = 0
-        trips[-1].append(one)
-        size += one.num_events
+        trips[-1].append(post)
+        size += len(post)
     return trips
+
+
+def _spans(posts: Sequence[Sequence[Event]]) -> list[range]:
+    """Return where the events of each post are when they are put one after the other."""
+    ends = list(accumulate(map(len, posts)))
+    return [range(end - len(post), end) for post, end in zip(posts, ends, strict=True)]

@@ -38,6 +38,7 @@ FIXED_BYTES = TIME_BYTES + EVENT_HASH_BYTES + 1 + 1
 # The number columns; the place is the bit of the flag.
 NUMBERS = ("value", "duration_s", "lat", "lon")
 _PAYLOAD_NUMBERS = ("tz_offset_min", *NUMBERS)
+_FIRST_NUMBER = Event._fields.index(_PAYLOAD_NUMBERS[0])
 _HEADER = struct.Struct("<BHB")
 _TIME_DTYPE = np.dtype([("low", "<u4"), ("high", "<u2")])
 _RECORDS_LAYOUT = 1
@@ -154,21 +155,23 @@ def encode_events(events: Sequence[Event]) -> bytes:
 
     Offsets from UTC are rounded to quarter hours.
     """
-    offsets = [event.tz_offset_min for event in events]
+    if not events:
+        return _NO_EVENTS
+    event_ids, _, item_ids, types, times_ms, offsets, *columns, _, _ = zip(*events, strict=True)
+    count = len(events)
     quarters = [TZ_UNKNOWN if o is None else round(o / TZ_UNIT_MIN) for o in offsets]
-    columns = {name: [getattr(event, name) for event in events] for name in NUMBERS}
     fixed = (
-        b"".join([event.timestamp_ms.to_bytes(TIME_BYTES, "little") for event in events]),
-        b"".join([event_hash(event.event_id) for event in events]),
-        bytes([EVENT_TYPE_CODES[event.event_type] for event in events]),
-        struct.pack(f"<{len(events)}b", *quarters),
+        b"".join([time_ms.to_bytes(TIME_BYTES, "little") for time_ms in times_ms]),
+        b"".join(map(event_hash, event_ids)),
+        bytes([EVENT_TYPE_CODES[event_type] for event_type in types]),
+        struct.pack(f"<{count}b", *quarters),
     )
     numbers = {
-        name: struct.pack(f"<{len(events)}f", *map(_float32, column))
-        for name, column in columns.items()
-        if column.count(None) < len(column)
+        name: struct.pack(f"<{count}f", *map(_float32, column))
+        for name, column in zip(NUMBERS, columns, strict=True)
+        if column.count(None) < count
     }
-    return _packed([event.item_id for event in events], fixed, numbers)
+    return _packed(item_ids, fixed, numbers)
 
 
 def encode_payload(event: Event) -> bytes:
@@ -180,8 +183,7 @@ def encode_payload(event: Event) -> bytes:
         f',"item_id":{quoted(event.item_id)},"event_type":"{event.event_type}"'
         f',"timestamp_ms":{event.timestamp_ms}'
     )
-    for name in _PAYLOAD_NUMBERS:
-        number = getattr(event, name)
+    for name, number in zip(_PAYLOAD_NUMBERS, event[_FIRST_NUMBER:], strict=False):
         if number is not None:
             text += f',"{name}":{number!r}'
     if event.recommendation_id is not None:

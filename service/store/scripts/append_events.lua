@@ -12,26 +12,30 @@
 -- An event is a duplicate if its id's hash is in the history or among the events that left it last.
 -- The columns are those of history_codec.py.
 
+-- Found once: a call by the full name looks two of them up.
+local sub, find, byte, pack, unpack = string.sub, string.find, string.byte, struct.pack, struct.unpack
+local call = redis.call
+
 local LAYOUT, HEADER, RECORDS_LAYOUT, RECORDS_HEADER, RECORD = 2, 4, 1, 3, 30
 local TIME, HASH, TYPE, NUM_FIXED = 1, 2, 3, 4      -- columns
 local WIDTHS = { 6, 6, 1, 1, 4, 4, 4, 4 }           -- bytes of each column, an event
 local NAN = '\0\0\192\127'                          -- a number that is not known
-local NO_EVENTS = struct.pack('<BHB', LAYOUT, 0, 0)
+local NO_EVENTS = pack('<BHB', LAYOUT, 0, 0)
 local SEEN, SEEN_HASH_AT, SEEN_REWRITTEN = 15, 9, 4096
 local ACCEPTED, DUPLICATE, EXPIRED = 1, 0, -1
 local DAY_MS, LIMITS = 86400000, 3
 
 local max_events, max_seen, ttl_s, stream_max, counter_ttl_s, counter_max_items, oldest_ms, num_users =
-  struct.unpack('<dddddddd', ARGV[1])
+  unpack('<dddddddd', ARGV[1])
 local foreign_seen, weights = ARGV[2], ARGV[3]
 local first_counter = 2 + 3 * num_users
 local num_days = #KEYS - first_counter + 1
 local stream = KEYS[1]
 
--- A packed history and where its columns begin; false for those that are not there. Nothing is cut
--- out of it before the history is written: each copy of a full one takes as long as a command.
+-- A packed history and where its columns begin; false for those that are not there. Only the hashes
+-- are cut out of it before the history is written: a copy of a full one takes as long as a command.
 local function view(packed)
-  local _, count, flags = struct.unpack('<BHB', packed)
+  local _, count, flags = unpack('<BHB', packed)
   local history, at = { packed = packed, count = count }, HEADER + 1
   for column, width in ipairs(WIDTHS) do
     local is_there = column <= NUM_FIXED or bit.band(bit.rshift(flags, column - NUM_FIXED - 1), 1) == 1
@@ -47,48 +51,48 @@ local function header(count, has_column)
   for column = NUM_FIXED + 1, #WIDTHS do
     if has_column[column] then flags = flags + 2 ^ (column - NUM_FIXED - 1) end
   end
-  return struct.pack('<BHB', LAYOUT, count, flags)
+  return pack('<BHB', LAYOUT, count, flags)
 end
 
 -- What a column has of some events, one after the other.
 local function cells(history, column, first, last)
   local at, width = history[column], WIDTHS[column]
   if not at then return string.rep(NAN, last - first + 1) end
-  return string.sub(history.packed, at + (first - 1) * width, at + last * width - 1)
+  return sub(history.packed, at + (first - 1) * width, at + last * width - 1)
 end
 
 -- A history of whole records, as they were before there were columns, in columns.
 local function of_records(packed)
-  local _, count = struct.unpack('<BH', packed)
+  local _, count = unpack('<BH', packed)
   local parts, offset = { header(count, WIDTHS) }, RECORDS_HEADER + 1
   for _, width in ipairs(WIDTHS) do
     for event = 1, count do
       local at = offset + (event - 1) * RECORD
-      parts[#parts + 1] = string.sub(packed, at, at + width - 1)
+      parts[#parts + 1] = sub(packed, at, at + width - 1)
     end
     offset = offset + width
   end
-  parts[#parts + 1] = string.sub(packed, RECORDS_HEADER + count * RECORD + 1)
+  parts[#parts + 1] = sub(packed, RECORDS_HEADER + count * RECORD + 1)
   return table.concat(parts)
 end
 
 -- Numbers, never strings, are compared: string order depends on the server's locale.
 local function time_at(history, event)
-  return (struct.unpack('<I6', history.packed, history[TIME] + (event - 1) * 6))
+  return (unpack('<I6', history.packed, history[TIME] + (event - 1) * 6))
 end
 
 -- Where the id of an event begins; of the one after the last, where the history ends.
 local function id_at(history, event)
   if event > history.count then return #history.packed + 1 end
   local at = history.ids_at
-  for _ = 2, event do at = string.find(history.packed, '\0', at, true) + 1 end
+  for _ = 2, event do at = find(history.packed, '\0', at, true) + 1 end
   return at
 end
 
 -- Events of one history from one place to another, and after them those of a second one, packed.
 local function joined(one, first, last, other, other_first)
   local num_one, num_other = last - first + 1, other.count - other_first + 1
-  local has_column, parts = {}, {}
+  local has_column, parts = {}, { '' }
   for column = 1, #WIDTHS do
     has_column[column] = num_one > 0 and one[column] or num_other > 0 and other[column]
     if has_column[column] then
@@ -96,9 +100,10 @@ local function joined(one, first, last, other, other_first)
       parts[#parts + 1] = cells(other, column, other_first, other.count)
     end
   end
-  parts[#parts + 1] = string.sub(one.packed, id_at(one, first), id_at(one, last + 1) - 1)
-  parts[#parts + 1] = string.sub(other.packed, id_at(other, other_first))
-  return header(num_one + num_other, has_column) .. table.concat(parts)
+  parts[#parts + 1] = sub(one.packed, id_at(one, first), id_at(one, last + 1) - 1)
+  parts[#parts + 1] = sub(other.packed, id_at(other, other_first))
+  parts[1] = header(num_one + num_other, has_column)
+  return table.concat(parts)
 end
 
 -- The events at these places, in their order.
@@ -109,7 +114,7 @@ local function picked(history, places)
       parts[#parts + 1] = cells(history, column, event, event)
     end
   end
-  for id in string.gmatch(string.sub(history.packed, history.ids_at), '[^%z]+%z') do ids[#ids + 1] = id end
+  for id in string.gmatch(sub(history.packed, history.ids_at), '[^%z]+%z') do ids[#ids + 1] = id end
   for _, event in ipairs(places) do parts[#parts + 1] = ids[event] end
   return view(table.concat(parts))
 end
@@ -132,26 +137,24 @@ local function merged(old, new)
   return kept, picked(both, places)
 end
 
--- Whether a hash is among the records from one byte to another.
-local function has_hash(packed, hash, from, to, record_bytes)
-  local at = string.find(packed, hash, from, true)
-  while at and at <= to do
-    if (at - from) % record_bytes == 0 then return true end
-    at = string.find(packed, hash, at + 1, true)
+-- Whether a hash stands at this place of a record.
+local function has_hash(records, hash, place, record_bytes)
+  local at = find(records, hash, place, true)
+  while at do
+    if (at - place) % record_bytes == 0 then return true end
+    at = find(records, hash, at + 1, true)
   end
   return false
 end
 
 -- Whether an event of this hash is in the user's history, or left it.
 local function is_known(user, hash)
-  local history = user.history
-  return has_hash(history.packed, hash, history[HASH], history[TYPE] - 1, 6)
-    or has_hash(user.seen, hash, SEEN_HASH_AT + 1, #user.seen, SEEN)
+  return has_hash(user.hashes, hash, 1, 6) or has_hash(user.seen, hash, SEEN_HASH_AT + 1, SEEN)
 end
 
 local function seen_record(history, event, item_id)
   local sha = redis.sha1hex(item_id)
-  local hash = struct.pack('>I4I4', tonumber(string.sub(sha, 1, 8), 16), tonumber(string.sub(sha, 9, 16), 16))
+  local hash = pack('>I4I4', tonumber(sub(sha, 1, 8), 16), tonumber(sub(sha, 9, 16), 16))
   return hash .. cells(history, TYPE, event, event) .. cells(history, HASH, event, event)
 end
 
@@ -181,8 +184,8 @@ end
 local function taken_over(user, taken)
   local left = {}
   for at = 1, user.erased_ms and 0 or #foreign_seen, SEEN do
-    local record = string.sub(foreign_seen, at, at + SEEN - 1)
-    local hash = string.sub(record, SEEN_HASH_AT + 1)
+    local record = sub(foreign_seen, at, at + SEEN - 1)
+    local hash = sub(record, SEEN_HASH_AT + 1)
     if not taken[hash] and not is_known(user, hash) then
       left[#left + 1], taken[hash] = record, true
     end
@@ -206,9 +209,9 @@ local function leave(old, kept, rest, left)
   for event = 1, num_leaving do
     local history, at = place(event)
     if at == 1 then id_from = history.ids_at end
-    local id_end = string.find(history.packed, '\0', id_from, true)
+    local id_end = find(history.packed, '\0', id_from, true)
     if event > num_expired then
-      left[#left + 1] = seen_record(history, at, string.sub(history.packed, id_from, id_end - 1))
+      left[#left + 1] = seen_record(history, at, sub(history.packed, id_from, id_end - 1))
     end
     id_from = id_end + 1
   end
@@ -219,12 +222,12 @@ end
 local function write(key, old, kept, rest, left)
   local num_leaving = leave(old, kept, rest, left)
   if num_leaving == kept + rest.count then
-    redis.call('DEL', key)
+    call('DEL', key)
     return
   end
   local from_rest = math.max(num_leaving - kept, 0) + 1
   local from_old = math.min(num_leaving, kept) + 1
-  redis.call('SET', key, joined(old, from_old, kept, rest, from_rest), 'EX', ttl_s)
+  call('SET', key, joined(old, from_old, kept, rest, from_rest), 'EX', ttl_s)
 end
 
 -- A value that grows by APPEND gets room for as much again, so a short one is written anew.
@@ -232,13 +235,13 @@ local function write_seen(key, seen, left)
   local added = max_seen > 0 and table.concat(left) or ''
   local size = #seen + #added
   if #added > 0 and size > max_seen * SEEN * 1.25 then
-    redis.call('SET', key, string.sub(seen .. added, -max_seen * SEEN), 'EX', ttl_s)
+    call('SET', key, sub(seen .. added, -max_seen * SEEN), 'EX', ttl_s)
   elseif #added > 0 and size <= SEEN_REWRITTEN then
-    redis.call('SET', key, seen .. added, 'EX', ttl_s)
+    call('SET', key, seen .. added, 'EX', ttl_s)
   elseif size > 0 then
-    if #added > 0 then redis.call('APPEND', key, added) end
+    if #added > 0 then call('APPEND', key, added) end
     -- Also without an eviction: what was seen must live as long as the history it belongs to.
-    redis.call('EXPIRE', key, ttl_s)
+    call('EXPIRE', key, ttl_s)
   end
 end
 
@@ -246,16 +249,18 @@ end
 local users = {}
 for user = 1, num_users do
   local at = 3 * user - 1
-  local stored = redis.call('GET', KEYS[at])
-  local layout = stored and string.byte(stored) or LAYOUT
+  local stored = call('GET', KEYS[at])
+  local layout = stored and byte(stored) or LAYOUT
   if layout ~= LAYOUT and layout ~= RECORDS_LAYOUT then
     return redis.error_reply('LAYOUT the history has layout ' .. layout .. ', not ' .. LAYOUT)
   end
   if layout == RECORDS_LAYOUT then stored = of_records(stored) end
+  local history = view(stored or NO_EVENTS)
   users[user] = {
-    history = view(stored or NO_EVENTS),
-    seen = redis.call('GET', KEYS[at + 1]) or '',
-    erased_ms = tonumber(redis.call('GET', KEYS[at + 2]) or ''),
+    history = history,
+    hashes = cells(history, HASH, 1, history.count),
+    seen = call('GET', KEYS[at + 1]) or '',
+    erased_ms = tonumber(call('GET', KEYS[at + 2]) or ''),
   }
 end
 
@@ -269,10 +274,10 @@ local is_streamed = false
 -- Add the weights of a user's new events to those of their days.
 local function count_weights(new)
   local event = 0
-  for item_id in string.gmatch(string.sub(new.packed, new.ids_at), '[^%z]+') do
+  for item_id in string.gmatch(sub(new.packed, new.ids_at), '[^%z]+') do
     event = event + 1
     local items = day_of[math.floor(time_at(new, event) / DAY_MS)]
-    local weight = struct.unpack('<d', weights, string.byte(new.packed, new[TYPE] + event - 1) * 8 - 7)
+    local weight = unpack('<d', weights, byte(new.packed, new[TYPE] + event - 1) * 8 - 7)
     if items and weight > 0 then items[item_id] = (items[item_id] or 0) + weight end
   end
 end
@@ -281,14 +286,14 @@ local function stream_out(payloads, fresh)
   if not is_streamed then
     -- An entry's id is the time of its arrival. Before the new ones, which a clock that differs from
     -- the server's must not trim.
-    redis.call('XTRIM', stream, 'MINID', '=', string.format('%.0f', oldest_ms))
+    call('XTRIM', stream, 'MINID', '=', string.format('%.0f', oldest_ms))
     is_streamed = true
   end
   local event, at = 0, 1
   for payload in string.gmatch(payloads, '[^%z]+') do
     event = event + 1
     if event == fresh[at] then
-      redis.call('XADD', stream, '*', 'event', payload)
+      call('XADD', stream, '*', 'event', payload)
       at = at + 1
     end
   end
@@ -315,15 +320,15 @@ for number, user in ipairs(users) do
 end
 
 if is_streamed then
-  redis.call('XTRIM', stream, 'MAXLEN', '~', stream_max)
-  redis.call('EXPIRE', stream, ttl_s)
+  call('XTRIM', stream, 'MAXLEN', '~', stream_max)
+  call('EXPIRE', stream, ttl_s)
 end
 for at, items in ipairs(added) do
   local counters = KEYS[first_counter + at - 1]
-  for item_id, weight in pairs(items) do redis.call('ZINCRBY', counters, weight, item_id) end
-  if redis.call('ZCARD', counters) > counter_max_items * 1.25 then
-    redis.call('ZREMRANGEBYRANK', counters, 0, -(counter_max_items + 1))
+  for item_id, weight in pairs(items) do call('ZINCRBY', counters, weight, item_id) end
+  if call('ZCARD', counters) > counter_max_items * 1.25 then
+    call('ZREMRANGEBYRANK', counters, 0, -(counter_max_items + 1))
   end
-  redis.call('EXPIRE', counters, counter_ttl_s)
+  call('EXPIRE', counters, counter_ttl_s)
 end
 return results

@@ -17,7 +17,7 @@ from service.contract.vocabulary import item_hash
 from service.errors import StoreMismatch, StoreUnavailable
 from service.metrics import Metrics
 from service.store.embedded import EmbeddedValkey
-from service.store.history import HistoryStore
+from service.store.history import APPENDS_AT_ONCE, HistoryStore
 from service.store.history_codec import NUMBERS, History, event_hash
 from service.store.keys import (
     COUNTER_TTL_S,
@@ -221,6 +221,30 @@ async def test_a_post_of_fifty_events_is_one_round_trip(
     assert num_calls == len(partitions)
 
 
+async def test_posts_of_one_moment_share_the_calls_of_their_partitions(
+    history_store: HistoryStore, redis_client: ServerClient
+) -> None:
+    """Most of a small call is its beginning; each queue makes one for all that wait in it."""
+    await history_store.append([event(999)])
+    *_, before = await counted(redis_client)
+    posts = [history_store.append([event(n), event(n, user_id="ben")]) for n in range(20)]
+    assert await asyncio.gather(*posts) == [[ACCEPTED, ACCEPTED]] * 20
+    *_, after = await counted(redis_client)
+    assert after - before == APPENDS_AT_ONCE * len({PARTITION, partition_of("ben", 16)})
+
+
+async def test_of_an_event_that_two_callers_send_at_once_one_is_a_duplicate(
+    history_store: HistoryStore,
+) -> None:
+    """Also within one call, where neither is in the history yet."""
+    outcomes = await asyncio.gather(*(history_store.append(events(1, 2)) for _ in range(6)))
+    for place in (0, 1):
+        assert sorted(outcome[place].kind for outcome in outcomes) == [
+            "accepted", *["duplicate"] * 5,
+        ]  # fmt: skip
+    assert (await history_store.read("anna")).item_ids == ("i1", "i2")
+
+
 async def counted(client: ServerClient) -> tuple[int, int, int]:
     """Return the server's reads of sockets, the bytes that it read, and the scripts that it ran."""
     info = await client.info("everything")
@@ -306,6 +330,24 @@ async def test_a_users_broken_value_is_that_users_error_only(
         await history_store.read("anna")
     with pytest.raises(StoreUnavailable, match="layout 9"):
         await history_store.append([event(3)])
+
+
+async def test_a_refused_call_is_sent_again_for_each_caller_by_itself(
+    history_store: HistoryStore, redis_client: ServerClient
+) -> None:
+    """All are of anna's partition but ben; what was stored at once is no duplicate of itself."""
+    mates = [f"user-{n}" for n in range(500) if partition_of(f"user-{n}", 16) == PARTITION]
+    await redis_client.lpush(history_key(PARTITION, "anna"), "not a history")
+    posts = [
+        [event(1)],
+        *([event(1, user_id=mate), event(2, user_id="ben", event_id=mate)] for mate in mates[:9]),
+        [event(3, user_id="cleo"), event(4)],
+    ]
+    outcomes = await asyncio.gather(*map(history_store.append, posts), return_exceptions=True)
+    assert isinstance(outcomes[0], StoreUnavailable)
+    assert isinstance(outcomes[-1], StoreUnavailable)
+    assert outcomes[1:-1] == [[ACCEPTED, ACCEPTED]] * 9
+    assert len(await history_store.read("ben")) == 9
 
 
 async def test_a_server_that_hangs_costs_one_timeout(

@@ -1,7 +1,6 @@
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -176,6 +175,6 @@ def test_the_stream_carries_any_event_as_json(
     event: Event, recommendation_id: str | None, context: dict[str, str | int | bool]
 ) -> None:
     """The JSON is put together by hand, so quotes and control characters have to be escaped."""
-    whole = replace(event, recommendation_id=recommendation_id, context=context)
-    known = {name: value for name, value in asdict(whole).items() if value not in (None, {})}
+    whole = event._replace(recommendation_id=recommendation_id, context=context)
+    known = {name: value for name, value in whole._asdict().items() if value not in (None, {})}
     assert json.loads(encode_payload(whole)) == known
