@@ -156,11 +156,10 @@ def nearby(columns: ItemColumns, overall: RankedList, lat: float, lon: float) ->
     """
     if np.isnan(lat) or np.isnan(lon):
         return RankedList.empty()
-    distances = columns.distances_km(lat, lon)
-    near = np.flatnonzero(distances <= NEARBY_KM)
-    weights = overall.dense(len(distances) - 1)
-    order = np.lexsort((distances[near], -weights[near]))[:NUM_NEARBY_ITEMS]
-    best: Int64s = near[order].astype(np.int64)
+    near, distances = columns.within(lat, lon, NEARBY_KM)
+    weights = overall.dense(columns.num_items)
+    order = np.lexsort((distances, -weights[near]))[:NUM_NEARBY_ITEMS]
+    best = near[order]
     return RankedList(best, weights[best])
 
 

@@ -130,7 +130,8 @@ def _within(range_: Range, columns: ItemColumns) -> Mask:
 
 
 def _near(circle: GeoRadius, columns: ItemColumns) -> Mask:
-    mask: Mask = columns.distances_km(circle.lat, circle.lon) <= circle.radius_km
+    mask = np.zeros(columns.num_items + 1, np.bool_)
+    mask[columns.within(circle.lat, circle.lon, circle.radius_km)[0]] = True
     return mask
 
 

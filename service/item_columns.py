@@ -22,6 +22,8 @@ ATTRIBUTES = "attributes."
 MAX_SHORT = 1 << 16
 # The mean radius of the Earth, IUGG.
 EARTH_RADIUS_KM = 6371.0088
+# A millimetre and more: what rounding may take from a distance that is only one of latitude.
+ROUNDING_DEGREES = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +274,24 @@ class ItemColumns:
 
         The Earth is taken for a sphere, which is wrong by at most .6 %.
         """
-        lats, lons = np.radians(self.lats), np.radians(self.lons)
-        half = np.sin((lats - np.radians(lat)) / 2) ** 2
-        half += np.cos(lats) * np.cos(np.radians(lat)) * np.sin((lons - np.radians(lon)) / 2) ** 2
-        distances: Float64s = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
-        return distances
+        return _distances_km(self.lats, self.lons, lat, lon)
+
+    def within(self, lat: float, lon: float, radius_km: float) -> tuple[Int64s, Float64s]:
+        """Return the items within a radius of a point, ascending, and how far off each is, km."""
+        # No point is nearer than its latitude is: that leaves few to take sines of.
+        degrees = np.degrees(radius_km / EARTH_RADIUS_KM) + ROUNDING_DEGREES
+        band = np.flatnonzero(np.abs(self.lats - lat) <= degrees).astype(np.int64)
+        distances = _distances_km(self.lats[band], self.lons[band], lat, lon)
+        near = distances <= radius_km
+        return band[near], distances[near]
+
+
+def _distances_km(lats: Float64s, lons: Float64s, lat: float, lon: float) -> Float64s:
+    lats, lons = np.radians(lats), np.radians(lons)
+    half = np.sin((lats - np.radians(lat)) / 2) ** 2
+    half += np.cos(lats) * np.cos(np.radians(lat)) * np.sin((lons - np.radians(lon)) / 2) ** 2
+    distances: Float64s = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
+    return distances
 
 
 def _terms_of(item: Item) -> list[tuple[str, Sequence[Term]]]:

@@ -38,7 +38,7 @@ ALL_FILES = (*BUNDLE_FILES, ENCODER_TABLES_FILE, ITEM_INDEX_FILE)
 # What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
 ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
 ITEM_COLUMNS = (*ITEM_COLUMNS_OF_1_0, "attributes", "opening_hours", "released_at_ms")
-# Since 1.2: the `item_hash` of each id, uint64, which takes a second to work out for a million.
+# Since 1.2: the `item_hash` of each id, uint64, which take .7 s to work out for a million.
 HASH_COLUMN = "item_hash"
 
 # The encoder's outputs: the query vector (batch, dim), and per history position the bonus that

@@ -12,7 +12,7 @@ from service.contract.texts import PackedTexts
 
 PADDING_INDEX = 0
 ITEM_HASH_BYTES = 8
-# A dict of more ids than these takes long to fill, and 150 bytes an id in every process.
+# A dict of more ids than these takes long to fill, and 135 bytes an id in every process.
 MAX_DICT_IDS = 200_000
 CRC_BITS = 32
 

@@ -1,5 +1,6 @@
 """Columns patched by changed items are the columns of all items as they are now."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,21 @@ def test_a_number_costs_what_its_items_do() -> None:
     columns = ItemColumns.of(items)
     assert len(columns.numbers) == 64_000
     assert sum(len(column.values) for column in columns.numbers.values()) == 64_000
+
+
+def test_what_is_within_a_radius_is_what_is_no_farther_off() -> None:
+    """At the poles, across the date line and at any radius; an unknown place is nowhere."""
+    rng = np.random.default_rng(5)
+    lats = rng.uniform(-90, 90, 3_000)
+    lons = rng.uniform(-180, 180, 3_000)
+    lats[:100], lons[:100] = np.nan, np.nan
+    # Due north and south, where the distance is one of latitude only.
+    lats[100:200], lons[100:200] = rng.uniform(47, 49, 100), 2.0
+    places = [Item(item_id=ItemId("x"), lat=None, lon=None)] * 2_999
+    columns = replace(ItemColumns.of(places), lats=lats, lons=lons)
+    for lat, lon in [(48.0, 2.0), (90.0, 0.0), (-89.9, 10.0), (0.0, 179.9)]:
+        every = columns.distances_km(lat, lon)
+        for radius_km in [0.0, *(np.sort(every[100:])[[0, 5, 500]] * (1 + 1e-9)), 25_000.0]:
+            indices, distances = columns.within(lat, lon, radius_km)
+            assert indices.tolist() == np.flatnonzero(every <= radius_km).tolist()
+            np.testing.assert_allclose(distances, every[indices], rtol=1e-12)
