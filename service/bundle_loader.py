@@ -14,7 +14,7 @@ from service.contract import bundle as contract
 from service.contract.bundle import Manifest
 from service.contract.errors import BundleMismatch, ContractError
 from service.contract.exposures import Source
-from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_windows
+from service.contract.features import Arrays, Float32s, Int64s, RequestPoint, Window, encode_windows
 from service.contract.vocabulary import MAX_DICT_IDS, Vocabulary, vocabulary_of
 from service.errors import BundleRefused
 from service.fallback import Pick, Popularity, RankedList
@@ -178,6 +178,25 @@ def _check_golden(bundle: Path, loaded: LoadedBundle) -> None:
             f"{path}: scores here differ by {difference:.2e} from the expected ones, "
             f"allowed is {contract.GOLDEN_TOLERANCE:.0e}"
         )
+    _check_cut(path, loaded, arrays, expected)
+
+
+def _check_cut(path: Path, loaded: LoadedBundle, arrays: Arrays, expected: Float32s) -> None:
+    """Raise BundleMismatch unless a window without its padding scores the same: it is served so."""
+    counts = (arrays["items"] > 0).sum(axis=1)
+    for row in np.flatnonzero((counts > 0) & (counts < arrays["items"].shape[1]))[:1].tolist():
+        cut = {
+            name: column[row : row + 1, -counts[row] :]
+            if column.ndim > 1
+            else column[row : row + 1]
+            for name, column in arrays.items()
+        }
+        difference = float(np.abs(loaded.ranker.score_batch(cut)[0] - expected[row]).max())
+        if not difference <= contract.GOLDEN_TOLERANCE:
+            raise BundleMismatch(
+                f"{path}: without its padding a window scores {difference:.2e} apart; padding on "
+                "the left must change nothing, see docs/bundle.md"
+            )
 
 
 def _warm_up(loaded: LoadedBundle) -> None:

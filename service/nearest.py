@@ -16,6 +16,11 @@ from service.ordering import Best, top_k, top_k_of_columns
 GATHERED_SHARE = 0.1
 # Beside an index, up to so many rows are gathered: some 2 ms, where the index would take as long.
 MAX_GATHERED = 32_768
+# What `is_short` goes by: rows that are multiplied, what is listed or dropped, and how many are
+# looked for by an index, which reads more of its cells for longer lists.
+MAX_ROWS_READ = 200_000
+MAX_SHORT_LIST = 5_000
+MAX_SHORT_K = 200
 NOTHING: Int64s = np.zeros(0, np.int64)
 
 
@@ -56,6 +61,17 @@ class Question(NamedTuple):
     k: int
 
 
+def is_short(rows: ItemRows, index: ItemIndex | None, allowed: Allowed, k: int) -> bool:
+    """Say whether finding the best takes a millisecond or two at the most."""
+    if len(rows) <= MAX_ROWS_READ:
+        return True
+    if isinstance(allowed, Only):
+        return len(allowed) <= MAX_SHORT_LIST
+    few_dropped = len(allowed.dropped) <= MAX_SHORT_LIST
+    few_added = len(rows.added) <= MAX_GATHERED
+    return index is not None and few_dropped and few_added and k <= MAX_SHORT_K
+
+
 def best_of(rows: ItemRows, index: ItemIndex | None, asked: Sequence[Question]) -> list[Best]:
     """Return each question's best items; those that need the whole matrix share its products."""
     best = [_best_of_few(rows, index, question) for question in asked]
@@ -89,11 +105,14 @@ def _pool(rows: ItemRows, index: ItemIndex, question: Question) -> Int64s | None
 
     None where the index cannot say.
     """
-    found = index.nearest(question.query, question.k, question.allowed)
+    own = np.unique(question.bonus.items)
+    own = own[own > 0]
+    # The index knows no bonus: own items that lose by it would fill the places of others.
+    lowered = own[question.bonus.of_each(own) < 0]
+    found = index.nearest(question.query, question.k, question.allowed.without(lowered))
     if found is None:
         return None
-    own = question.bonus.items
-    parts = [found, own[(own > 0) & question.allowed.holds(own)]]
+    parts = [found, own[question.allowed.holds(own)]]
     if len(rows.added):
         parts.append(_best_added(rows, question))
     return np.unique(np.concatenate(parts))

@@ -15,7 +15,7 @@ from service.contract.errors import ContractError
 from service.contract.features import Arrays, Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
-from service.nearest import Bonus, Question, best_of
+from service.nearest import Bonus, Question, best_of, is_short
 from service.ordering import Best
 
 # The runtime's errors share no base of their own.
@@ -29,6 +29,9 @@ ORT_ERRORS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
+
+# Attention's time grows with the square of the window: 200 events take about a millisecond.
+MAX_WINDOW_ON_LOOP = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,10 @@ class Ranker:
         """Return the names of the arrays that ranking takes."""
         return frozenset({*self._spec.inputs, "items"})
 
-    @property
-    def num_rows_read(self) -> int:
-        """Return how many rows one ranking may read where nothing narrows what is allowed."""
-        return 0 if self._index else len(self._rows)
+    def is_short(self, wanted: Wanted) -> bool:
+        """Say whether a ranking takes so little that an event loop may wait for it."""
+        in_window = self._spec.window_len <= MAX_WINDOW_ON_LOOP
+        return in_window and is_short(self._rows, self._index, wanted.allowed, wanted.k)
 
     def rank(self, arrays: Arrays, wanted: Sequence[Wanted]) -> list[Best]:
         """Return the best items and their scores for each row of a batch of windows, best first.

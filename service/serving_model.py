@@ -18,9 +18,6 @@ from service.metrics import Metrics
 from service.ranker import Ranker, Wanted
 
 Ranked = list[Pick]
-# Up to so many rows a batch is ranked on the event loop: a full one of 16 then holds up others for
-# about ten milliseconds, which the encoder of a window of 200 takes too.
-MAX_ROWS_ON_LOOP = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +186,7 @@ class Rankings:
 
     async def rank(self, jobs: list[RankJob]) -> list[Ranked | ContractError]:
         """Return each job's best k by the model, or why there are none."""
-        if max(job.ranker.num_rows_read for job in jobs) <= MAX_ROWS_ON_LOOP:
+        if all(job.ranker.is_short(Wanted(job.allowed, job.k)) for job in jobs):
             return rank_jobs(jobs, self._window_len)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, rank_jobs, jobs, self._window_len)

@@ -69,6 +69,12 @@ class Made:
         )
 
 
+def top_k_of(made: Made, query: Float32s, k: int) -> Int64s:
+    """Return the items nearest to a query."""
+    nearest: Int64s = np.argsort(-made.rows.products(query[None])[1:, 0])[:k] + 1
+    return nearest
+
+
 @pytest.fixture(scope="module")
 def made() -> Made:
     """A catalogue of 65,536 items around 200 centres."""
@@ -163,6 +169,16 @@ def test_a_windows_own_items_are_found_by_their_bonus(made: Made) -> None:
     assert set(best[:2].tolist()) == set(farthest.tolist())
     dropped = question(query, everything(made.rows, farthest), bonus=bonus)
     assert not np.isin(farthest, best_of(made.rows, made.index, [dropped])[0][0]).any()
+
+
+def test_own_items_that_lose_by_their_bonus_leave_their_places(made: Made) -> None:
+    """Where nobody comes back, a window's items are the nearest and score low."""
+    asked = []
+    for query in made.queries[:50]:
+        nearest = top_k_of(made, query, 60)
+        bonus = Bonus(nearest, np.full(len(nearest), -400, np.float32))
+        asked.append(question(query, everything(made.rows), bonus=bonus))
+    assert made.recall(made.rows, asked) >= 0.99
 
 
 def test_items_that_came_later_are_found_at_once(made: Made) -> None:

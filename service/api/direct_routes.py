@@ -1,7 +1,7 @@
 """Routes without the framework's machinery for parameters and answers, for what is asked most."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service.api.dependencies import check_access, services_of
 
+JSON_TYPE = "application/json"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -38,8 +39,6 @@ class BodyRoute(APIRoute):
     The endpoint takes `body`, a model, and `services`, and returns a response.
     """
 
-    JSON_TYPES: ClassVar = ("application/json",)
-
     def get_route_handler(self) -> Handler:
         """Return what answers a request."""
         explain = super().get_route_handler()
@@ -61,7 +60,8 @@ class BodyRoute(APIRoute):
 
     async def _read(self, request: Request, model: type[BaseModel]) -> Any:
         """Return the body, or None if it is wrong, no JSON by its header, or does not arrive."""
-        if not request.headers.get("content-type", "").startswith(self.JSON_TYPES):
+        content_type = request.headers.get("content-type", "").partition(";")[0]
+        if content_type.strip().lower() != JSON_TYPE:
             return None
         try:
             return self.parse(model, await request.body())

@@ -233,11 +233,13 @@ async def test_an_empty_body_is_refused(client: httpx.AsyncClient, path: str) ->
     check_field(await client.post(path), "body")
 
 
+@pytest.mark.parametrize("path", [RECOMMEND, EVENTS])
+@pytest.mark.parametrize("said", ["text/plain", "application/jsonx", "application/json-seq"])
 async def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_fix(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncClient, path: str, said: str
 ) -> None:
     """The first mistake with curl."""
-    answer = await client.post(EVENTS, content=b"{}", headers={"content-type": "text/plain"})
+    answer = await client.post(path, content=b"{}", headers={"content-type": said})
     assert "Content-Type: application/json" in check_field(answer, "body")["fix"]
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
+from service.contract.features import Arrays, Float32s
 from service.contract.vocabulary import item_hash
 from service.errors import BundleRefused
-from tests.builders import ITEM_ROWS, POPULAR, make_bundle, manifest
+from service.ranker import Ranker
+from tests.builders import ITEM_ROWS, POPULAR, WINDOW_LEN, make_bundle, manifest
 
 
 def test_a_valid_bundle_is_loaded_with_its_items_in_order(bundle_path: Path) -> None:
@@ -71,6 +73,22 @@ def test_a_machine_that_computes_other_scores_refuses_the_bundle(tmp_path: Path)
     """The golden scores differ by ten tolerances, as they would with a broken kernel."""
     folder = make_bundle(tmp_path, golden_error=10 * contract.GOLDEN_TOLERANCE)
     with pytest.raises(BundleRefused, match="differ by"):
+        load_bundle(folder)
+
+
+def test_an_encoder_that_padding_influences_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows are served without their padding, and would score otherwise than in training."""
+    score_batch = Ranker.score_batch
+
+    def by_length(ranker: Ranker, arrays: Arrays) -> Float32s:
+        is_cut = arrays["items"].shape[1] < WINDOW_LEN
+        return score_batch(ranker, arrays) + np.float32(is_cut)
+
+    folder = make_bundle(tmp_path)
+    monkeypatch.setattr(Ranker, "score_batch", by_length)
+    with pytest.raises(BundleRefused, match="without its padding"):
         load_bundle(folder)
 
 
