@@ -67,6 +67,9 @@ class ItemIndex:
 
         # In proportion: measured for lists of 10 to 1,000.
         num_probes = min(self._cells.nlist, math.ceil(self._num_probes * reach / PROBED_FOR))
+        # A worker has one core, and a search of a third of a millisecond is nothing to share. It
+        # holds for the thread that says it.
+        faiss.omp_set_num_threads(1)
         params = faiss.SearchParametersIVF(nprobe=num_probes, sel=selector)
         found = self._cells.search(query[None], count, params=params)[1][0]
         indices: Int64s = found[found > 0]
@@ -110,8 +113,6 @@ def _open(path: Path) -> Any:
         import faiss  # noqa: PLC0415
     except ImportError as exc:
         raise ContractError(f"{path}: needs faiss-cpu, which is not installed: {exc}") from exc
-    # A worker has one core; a search of a third of a millisecond is nothing to share.
-    faiss.omp_set_num_threads(1)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as exc:
