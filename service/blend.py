@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from service.blend_terms import Term
 
 Float64s: TypeAlias = NDArray[np.float64]
+# No sum of terms is larger: JSON has no number for infinity.
+MAX_SCORE = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,13 @@ def blend(terms: Sequence[Term], numbers: Mapping[str, Float64s], count: int) ->
     """Return the sum of the terms for `count` candidates.
 
     `numbers` are (count,) by feature, NaN where a candidate has none; a feature that is absent is
-    unknown of every candidate.
+    unknown of every candidate. A part that is too large for the sum to be finite is cut.
     """
     unknown = np.full(count, np.nan)
-    parts = np.array([_part(term, numbers.get(term.feature, unknown)) for term in terms])
+    with np.errstate(over="ignore"):
+        parts = np.array([_part(term, numbers.get(term.feature, unknown)) for term in terms])
+    largest = MAX_SCORE / max(len(terms), 1)
+    parts = parts.clip(-largest, largest)
     return Blended(parts.sum(axis=0) if len(parts) else np.zeros(count), parts)
 
 

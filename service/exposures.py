@@ -93,12 +93,15 @@ class Exposures:
         self._start(self._attribute(led))
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """Let what has begun end; what outlasts the grace is dropped."""
-        if not self._tasks:
-            return
-        _, unfinished = await asyncio.wait(self._tasks, timeout=grace_s)
-        for task in unfinished:
-            task.cancel()
+        """Let what has begun end; what outlasts the grace is dropped and counted so."""
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=grace_s)
+            for task in unfinished:
+                task.cancel()
+            # What is being noted is counted by the task that ends.
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        self._metrics.exposures.labels("dropped").inc(len(self._waiting))
+        self._waiting = []
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # A context of its own: what is noted belongs to many requests, not to the first one.
@@ -113,21 +116,27 @@ class Exposures:
                 if len(self._waiting) < MAX_BATCH:
                     await asyncio.sleep(GATHER_S)
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                self._num_recording = len(batch)
-                errors = await self._recorded(batch)
-                for error in filter(None, errors):
-                    self._log.warning("exposure not noted", error=str(error))
-                num_lost = sum(error is not None for error in errors)
-                self._metrics.exposures.labels("dropped").inc(num_lost)
-                self._metrics.exposures.labels("noted").inc(len(batch) - num_lost)
+                await self._note_batch(batch)
         finally:
-            self._is_recording, self._num_recording = False, 0
+            self._is_recording = False
 
-    async def _recorded(self, batch: Sequence[Exposure]) -> Sequence[ServiceError | None]:
+    async def _note_batch(self, batch: Sequence[Exposure]) -> None:
+        """Note answers, and count each as noted or as dropped, whatever happens."""
+        self._num_recording, num_noted = len(batch), 0
         try:
-            return await self._records.record(batch)
+            errors = await self._records.record(batch)
+            num_noted = sum(error is None for error in errors)
+            for error in filter(None, errors):
+                self._log.warning("exposure not noted", error=str(error))
         except ServiceError as exc:
-            return [exc] * len(batch)
+            self._log.warning("exposures not noted", error=str(exc), number=len(batch))
+        except Exception:  # noqa: BLE001  # not swallowed: logged and counted; the next batch goes on
+            self._metrics.unhandled_errors.inc()
+            self._log.exception("exposures not noted", number=len(batch))
+        finally:
+            self._num_recording = 0
+            self._metrics.exposures.labels("noted").inc(num_noted)
+            self._metrics.exposures.labels("dropped").inc(len(batch) - num_noted)
 
     async def _attribute(self, events: Sequence[Event]) -> None:
         try:

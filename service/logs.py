@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ class _UserRefs:
 
 _user_refs = _UserRefs(key=secrets.token_bytes(16))
 ACCESS_LOGGER = "service.access"
+# What a pipe takes in one piece: a larger write of one worker may be cut by another's.
+PIPE_BYTES = 4_096
 
 
 @dataclass(slots=True)
@@ -52,10 +55,24 @@ class _AccessLines:
         self.waiting.append(line)
 
     def flush(self) -> None:
-        """Write what waits."""
-        text, self.waiting = "".join(self.waiting), []
-        if self.stream is not None:
-            self.stream.write(text)
+        """Write what waits, in pieces of whole lines that a pipe takes undivided."""
+        lines, self.waiting = self.waiting, []
+        if self.stream is None:
+            return
+        piece: list[str] = []
+        num_bytes = 0
+        for line in lines:
+            size = len(line.encode(errors="replace"))
+            if piece and num_bytes + size > PIPE_BYTES:
+                self._write(piece)
+                piece, num_bytes = [], 0
+            piece.append(line)
+            num_bytes += size
+        self._write(piece)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        if self.stream is not None and lines:
+            self.stream.write("".join(lines))
             self.stream.flush()
 
 

@@ -128,7 +128,8 @@ class PackedVocabulary(Vocabulary):
 
     def index(self, text: str) -> int:
         """Return the index of an id, 0 if it is unknown."""
-        raw = text.encode()
+        # Of a lone surrogate, which no id has, come bytes that are no UTF-8 and so are not found.
+        raw = text.encode(errors="surrogatepass")
         bucket = crc32(raw) >> self._shift
         for at in self._order[self._starts[bucket] : self._starts[bucket + 1]]:
             if self._texts.utf8(at) == raw:

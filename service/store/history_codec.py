@@ -272,7 +272,8 @@ def _unpack_records(packed: bytes) -> StoredColumns:
         records["event_hash"],
         records["event_type"],
         records["tz_quarters"],
-        {name: records[name] for name in NUMBERS},
+        # A record has all numbers; one that no event has gets no column.
+        {name: records[name] for name in NUMBERS if not np.isnan(records[name]).all()},
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
 from service.errors import ServiceError
-from service.exposures import GATHER_S, Exposures
+from service.exposures import GATHER_S, MAX_BATCH, Exposures
 from service.metrics import Metrics
 from tests.builders import event, event_json
 from tests.clients import metric, recommended
@@ -106,14 +106,38 @@ async def test_an_operator_can_turn_the_log_off() -> None:
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.01])
 async def test_a_store_that_hangs_does_not_hold_up_the_end(grace_s: float) -> None:
-    """What outlasts the grace is cancelled."""
+    """What outlasts the grace is cancelled, and counted."""
 
     class Hanging(FakeExposures):
         async def record(self, exposures: Sequence[Exposure]) -> list[ServiceError | None]:
             await asyncio.Event().wait()
             return []
 
-    of = Exposures(Hanging(), Metrics(), max_pending=2, is_on=True)
-    of.note(exposure("a"))
+    metrics = Metrics()
+    of = Exposures(Hanging(), metrics, max_pending=2 * MAX_BATCH, is_on=True)
+    for _ in range(MAX_BATCH + 1):
+        of.note(exposure("a"))
     async with asyncio.timeout(5):
         await of.close(grace_s)
+    # One batch was being noted, if its task had begun, and one answer waited.
+    assert metrics.exposures.labels("dropped")._value.get() == MAX_BATCH + 1
+    assert metrics.exposures.labels("noted")._value.get() == 0.0
+
+
+async def test_an_error_that_nobody_foresaw_costs_one_batch() -> None:
+    """It is counted, and what waits meanwhile is noted all the same."""
+
+    class Mistaken(FakeExposures):
+        async def record(self, exposures: Sequence[Exposure]) -> list[ServiceError | None]:
+            if len(exposures) == MAX_BATCH:
+                raise TypeError("a mistake")
+            return await super().record(exposures)
+
+    records, metrics = Mistaken(), Metrics()
+    of = Exposures(records, metrics, max_pending=2 * MAX_BATCH, is_on=True)
+    for _ in range(MAX_BATCH + 1):
+        of.note(exposure("a"))
+    await of.close()
+    assert len(records.noted) == 1
+    assert metrics.exposures.labels("dropped")._value.get() == MAX_BATCH
+    assert metrics.exposures.labels("noted")._value.get() == 1.0

@@ -84,6 +84,20 @@ async def test_filters_groups_and_ranking_see_what_was_put(client: httpx.AsyncCl
     assert item_ids(ranked) == ["drama-3", "action-1"]
 
 
+async def test_a_score_beyond_all_numbers_is_still_a_number(client: httpx.AsyncClient) -> None:
+    """JSON has no infinity, and an attribute may be any number that JSON has."""
+    await put(client, "drama-3", **(NEW | {"attributes": {"price": 1e308, "cost": 1e308}}))
+    terms = [
+        {"feature": f"attributes.{name}", "weight": 1e12, "scale": "none"}
+        for name in ("price", "cost")
+    ]
+    body = {"items": [{"item_id": "action-1"}, {"item_id": "drama-3"}], "blend": terms}
+    ranked = await client.post("/v1/rank", json=body | {"explain": True})
+    first = ranked.json()["items"][0]
+    assert (first["item_id"], first["score"]) == ("drama-3", 1e300)
+    assert first["parts"] == {"attributes.price": 5e299, "attributes.cost": 5e299}
+
+
 async def test_what_is_not_available_is_shown_by_no_rung(
     client: httpx.AsyncClient, history: FakeHistory
 ) -> None:

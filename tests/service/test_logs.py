@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -6,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from service.logs import configure_logs, get_logger, request_id, user_ref
+from service.logs import (
+    PIPE_BYTES,
+    configure_logs,
+    get_logger,
+    log_request,
+    request_id,
+    user_ref,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +116,27 @@ def test_a_level_below_the_chosen_one_is_silent() -> None:
     get_logger("service.test").info("hello", k=10)
     assert "hello" in text.getvalue()
     assert "k=10" in text.getvalue()
+
+
+async def test_lines_of_requests_are_written_in_pieces_that_a_pipe_takes_whole() -> None:
+    """Workers share one pipe: a larger write may have another worker's lines in its middle."""
+    written: list[str] = []
+
+    class Recording(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return super().write(text)
+
+    stream = Recording()
+    configure_logs(stream=stream)
+    for number in range(100):
+        route = "ü" * 3_000 if number == 50 else f"/v1/{number}"
+        log_request("GET", route, 200, 1.5, None, is_quiet=False)
+    await asyncio.sleep(0)
+    assert [line["route"] for line in lines(stream)][::99] == ["/v1/0", "/v1/99"]
+    assert len(lines(stream)) == 100
+    assert all(piece.endswith("\n") for piece in written)
+    # A line that is too long by itself is alone.
+    too_long = [piece for piece in written if len(piece.encode()) > PIPE_BYTES]
+    assert [piece.count("\n") for piece in too_long] == [1]
+    assert len(written) < 20

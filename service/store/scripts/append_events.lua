@@ -61,17 +61,23 @@ local function cells(history, column, first, last)
   return sub(history.packed, at + (first - 1) * width, at + last * width - 1)
 end
 
--- A history of whole records, as they were before there were columns, in columns.
+-- A history of whole records, as they were before there were columns, in columns. Each record has all
+-- numbers; a number that no event has gets no column.
 local function of_records(packed)
   local _, count = unpack('<BH', packed)
-  local parts, offset = { header(count, WIDTHS) }, RECORDS_HEADER + 1
-  for _, width in ipairs(WIDTHS) do
+  local offset, unknown, has_column, parts = RECORDS_HEADER + 1, string.rep(NAN, count), {}, { '' }
+  for column, width in ipairs(WIDTHS) do
+    local cut = {}
     for event = 1, count do
       local at = offset + (event - 1) * RECORD
-      parts[#parts + 1] = sub(packed, at, at + width - 1)
+      cut[event] = sub(packed, at, at + width - 1)
     end
+    local whole = table.concat(cut)
+    has_column[column] = column <= NUM_FIXED or whole ~= unknown
+    if has_column[column] then parts[#parts + 1] = whole end
     offset = offset + width
   end
+  parts[1] = header(count, has_column)
   parts[#parts + 1] = sub(packed, RECORDS_HEADER + count * RECORD + 1)
   return table.concat(parts)
 end

@@ -9,11 +9,22 @@ local answer_ttl_s, stream_max, stream_ttl_s = ARGV[1], tonumber(ARGV[2]), ARGV[
 local shown_max_bytes, shown_ttl_s = tonumber(ARGV[4]), ARGV[5]
 local LIMITS, FIELDS = 5, 5
 
+-- A user's value, '' if there is none. One of another type is not ours, and counts as none: it must
+-- not cost the other users' answers of the same call.
+local function text(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    if not string.find(value.err, '^WRONGTYPE') then error(value.err) end
+    return ''
+  end
+  return value or ''
+end
+
 local function noted(answer_key, stream_key, shown_key, tombstone_key, answer, payload, records, time_ms)
   -- A call that was sent again after its connection broke must not count twice.
   if redis.call('EXISTS', answer_key) == 1 then return 1 end
   -- An answer that was on its way while its user was erased must not bring the id back.
-  local erased_ms = tombstone_key and tonumber(redis.call('GET', tombstone_key) or '')
+  local erased_ms = tombstone_key and tonumber(text(tombstone_key))
   if erased_ms and erased_ms >= time_ms then return 0 end
   redis.call('SET', answer_key, answer, 'EX', answer_ttl_s)
   if stream_max > 0 then
@@ -21,7 +32,7 @@ local function noted(answer_key, stream_key, shown_key, tombstone_key, answer, p
     redis.call('EXPIRE', stream_key, stream_ttl_s)
   end
   if shown_key then
-    local shown = (redis.call('GET', shown_key) or '') .. records
+    local shown = text(shown_key) .. records
     redis.call('SET', shown_key, string.sub(shown, -shown_max_bytes), 'EX', shown_ttl_s)
   end
   return 1

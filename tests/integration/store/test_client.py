@@ -5,13 +5,17 @@ from structlog.testing import capture_logs
 
 from deploy.chaos.topologies import Servers
 from service.config import Settings
+from service.contract.events import UserId
+from service.contract.exposures import Exposure, Impression
 from service.metrics import Metrics
 from service.store.announcements import ModelAnnouncements
 from service.store.catalogue import CatalogueStore, ItemChange
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.embedded import EmbeddedValkey
+from service.store.exposures import ExposureStore
 from service.store.history import HistoryStore
+from service.store.keys import new_recommendation_id
 from service.store.outcomes import ACCEPTED
 from service.store.servers import ServerClient
 from service.store.serving_reports import ServingReport, ServingReports
@@ -113,6 +117,14 @@ async def use_every_store(settings: Settings) -> None:
     await announcements.prepare("b", 2)
     assert (await announcements.announce("b", 2)).previous == "a"
     assert await announcements.read() is not None
+    exposures = ExposureStore(client, settings, Metrics())
+    for user_id in (UserId("cid"), None):
+        shown = (Impression("a", 1, "model", 1.0),)
+        answer_id = new_recommendation_id(user_id, settings.num_partitions)
+        noted = Exposure(answer_id, user_id, NOON_MS, "a", "plain", shown)
+        assert await exposures.record([noted]) == [None]
+        assert list(await exposures.find([answer_id])) == [answer_id]
+    assert len((await exposures.shown(UserId("cid"))).item_hashes) == 1
     said = ServingReport("one", "b", False, NOON_MS)
     assert await ServingReports(client, Metrics()).report(said) == [said]
     assert len(await CounterStore(client, settings, Metrics()).popular(NOON_MS, 10)) == 3

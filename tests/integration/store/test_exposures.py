@@ -106,6 +106,19 @@ async def test_a_call_that_is_sent_again_counts_once(
     assert await pipeline.execute() == [1]
 
 
+async def test_a_value_of_another_type_costs_no_answer(
+    store: ExposureStore, redis_client: ServerClient
+) -> None:
+    """Answers of many users go in one call; what was shown to this one begins anew."""
+    partition = keys.partition_of(ANNA, 16)
+    for name in (keys.shown_key(partition, ANNA), keys.tombstone_key(partition, ANNA)):
+        await redis_client.hset(name, mapping={"not": "ours"})
+    ben = UserId("ben")
+    assert await store.record([exposure("a"), exposure("b", user_id=ben)]) == [None, None]
+    assert (await store.shown(ANNA)).item_hashes.tolist() == [item_hash("a")]
+    assert (await store.shown(ben)).item_hashes.tolist() == [item_hash("b")]
+
+
 async def test_every_key_of_an_answer_ends_by_itself(
     store: ExposureStore, redis_client: ServerClient
 ) -> None:

@@ -128,6 +128,14 @@ def test_what_left_the_history_is_known_by_hash_and_type() -> None:
     assert len(read) == 0
 
 
+def test_a_number_that_no_record_has_gets_no_column() -> None:
+    """A whole record has all four; what is written anew of them is as small as what is sent now."""
+    events = [make_event(value=1.5), make_event(event_id="e2", lat=48.5)]
+    stored = unpack_history(packed_records(events))
+    assert [*stored.numbers] == ["value", "lat"]
+    assert stored.pack() == encode_events(events)
+
+
 def test_an_absent_history_is_empty() -> None:
     """A cold user is no error."""
     read = decode_history(None, None)
