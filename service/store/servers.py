@@ -181,13 +181,20 @@ class SentinelClient(ServerClient):
         except (RedisError, OSError) as exc:
             self._log.warning("sentinels_not_asked", error=f"{type(exc).__name__}: {exc}")
             return
-        # A Sentinel that heard of it late may have sent a new connection to the old one.
         known = {self._primary, self._pool.master_address} - {None, primary}
         self._primary = primary
-        if known:
+        # A Sentinel that heard of it late may have sent a connection back since the last look.
+        if known or any(place != _place(primary) for place in self._places()):
             self._pool.master_address = primary
             await self._pool.disconnect()
             self._log.warning("redis_primary_changed", primary=f"{_text(primary[0])}:{primary[1]}")
+
+    def _places(self) -> list[tuple[str, int]]:
+        """Return where the connections of the pool lead."""
+        # The driver has no public way to them.
+        pool = self._pool
+        connections: list[Any] = [*pool._available_connections, *pool._in_use_connections]
+        return [_place((one.host, one.port)) for one in connections if one.is_connected]
 
     async def _ask_at(self, host: str, port: int, *command: str) -> Reply | Exception:
         client = self._connect_to(host, port)
@@ -202,6 +209,10 @@ async def _asked(client: Redis, *command: str) -> Reply | Exception:
         return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # as published
     except (RedisError, OSError) as exc:
         return exc
+
+
+def _place(address: tuple[Any, Any]) -> tuple[str, int]:
+    return _text(address[0]), int(address[1])
 
 
 def _text(value: bytes | str) -> str:
