@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # What is measured is the code beside this file, whatever is installed.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.serving import plan  # noqa: E402 - after the path is set
-from benchmarks.serving.processes import CLIENT_CORE, check_cores  # noqa: E402
-from benchmarks.serving.report import report, show, write  # noqa: E402
-from benchmarks.serving.requests import BenchmarkFailed  # noqa: E402
-from benchmarks.serving.stage import GENERATORS, Bench, installed_generator  # noqa: E402
+from benchmarks.serving import plan
+from benchmarks.serving.processes import CLIENT_CORE, check_cores
+from benchmarks.serving.report import report, show, write
+from benchmarks.serving.requests import BenchmarkFailed
+from benchmarks.serving.stage import GENERATORS, Bench, installed_generator
 
 FULL, QUICK = (
     {"rounds": 5, "seconds": 5.0, "users": 3_000},

@@ -7,11 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
+from service.allowed import AllBut
 from service.bundle_loader import LoadedBundle
 from service.contract.items import Item
 from service.errors import UnknownItem
 from service.extending import DELETED, extend, is_gone, item_of
-from service.ordering import top_k, without
+from service.ordering import top_k
 from service.recommendation import RecommendedItem
 from service.serving_model import ModelSlot
 from service.store.catalogue import Changes, ItemChange, Said
@@ -126,8 +127,8 @@ class LiveCatalogue:
 def _similar(view: LoadedBundle, item_id: str, k: int) -> tuple[RecommendedItem, ...]:
     index = view.vocabulary.index(item_id)
     num_items = len(view.vocabulary)
-    everything = np.arange(1, num_items + 1, dtype=np.int64)
-    allowed = without(everything, np.append(view.withheld, index), num_items)
+    others = AllBut(view.withheld, num_items).without(np.array([index]))
+    allowed = others.first(len(others))
     vector = view.ranker.vectors(np.array([index]))[0]
     likeness = view.ranker.likeness(vector)[allowed]
     if not vector.any():

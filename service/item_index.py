@@ -63,8 +63,7 @@ class ItemIndex:
 
     def _search(self, query: Float32s, count: int, reach: float, selector: Any) -> Int64s:
         """Return up to `count` items of the cells in which the best `reach` of all items are."""
-        import faiss  # noqa: PLC0415
-
+        faiss = _faiss()
         # In proportion: measured for lists of 10 to 1,000.
         num_probes = min(self._cells.nlist, math.ceil(self._num_probes * reach / PROBED_FOR))
         # A worker has one core, and a search of a third of a millisecond is nothing to share. It
@@ -77,8 +76,7 @@ class ItemIndex:
 
     def _selector(self, allowed: Allowed) -> Any:
         """Return what tells faiss which items it may find."""
-        import faiss  # noqa: PLC0415
-
+        faiss = _faiss()
         if isinstance(allowed, AllBut) and len(allowed.dropped) <= MAX_IN_SET:
             return faiss.IDSelectorNot(faiss.IDSelectorBatch(allowed.dropped))
         may = np.full(self.num_items + 1, isinstance(allowed, AllBut))
@@ -108,9 +106,16 @@ def read_item_index(bundle: Path, manifest: Manifest) -> ItemIndex | None:
     return ItemIndex(cells, spec.num_probes)
 
 
+def _faiss() -> Any:
+    """Return faiss, which is loaded for the first bundle that has an index."""
+    import faiss  # noqa: PLC0415  # a small catalogue is not to pay for it
+
+    return faiss
+
+
 def _open(path: Path) -> Any:
     try:
-        import faiss  # noqa: PLC0415
+        faiss = _faiss()
     except ImportError as exc:
         raise ContractError(f"{path}: needs faiss-cpu, which is not installed: {exc}") from exc
     try:

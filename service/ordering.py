@@ -1,4 +1,4 @@
-"""Ordering: drop what may not be shown, break ties, cut to k. Pure functions of arrays."""
+"""Ordering: break ties, cut to k. Pure functions of arrays."""
 
 from collections.abc import Sequence
 from operator import add
@@ -16,16 +16,6 @@ NUM_STRIPES = 64
 STRIPED_FROM = 8
 # Less than any score; -inf stands for what may not be shown.
 LEAST = np.finfo(np.float32).min
-
-
-def without(indices: Int64s, dropped: Int64s, num_items: int) -> Int64s:
-    """Return the indices that are not dropped, in their order."""
-    if not len(dropped) or not len(indices):
-        return indices
-    allowed = np.ones(num_items + 1, np.bool_)
-    allowed[dropped] = False
-    kept: Int64s = indices[allowed[indices]]
-    return kept
 
 
 def top_k(indices: Int64s, scores: Float32s, k: int) -> Best:

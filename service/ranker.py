@@ -1,7 +1,6 @@
 """Ranking: arrays in, scores out, one ONNX call per micro-batch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,17 +31,6 @@ ORT_ERRORS = (
 
 # Attention's time grows with the square of the window: 200 events take about a millisecond.
 MAX_WINDOW_ON_LOOP = 512
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """One window's encoder arrays, without a batch axis, and the items to score.
-
-    `indices` is (num_candidates,) int64; None scores the whole catalogue.
-    """
-
-    arrays: Arrays
-    indices: Int64s | None = None
 
 
 class Wanted(NamedTuple):
@@ -103,27 +91,6 @@ class Ranker:
             for (query, bonus), one in zip(self._encoded(arrays), wanted, strict=True)
         ]
         return best_of(self._rows, self._index, questions)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Float32s]:
-        """Return each request's scores: (num_candidates,), or (num_items + 1,) with column 0 at 0.
-
-        Their windows are of one length. Raises ContractError if the encoder gives anything that is
-        not a finite number.
-        """
-        scores = []
-        arrays = {
-            name: np.stack([request.arrays[name] for request in requests]) for name in self.inputs
-        }
-        for (query, bonus), request in zip(self._encoded(arrays), requests, strict=True):
-            if request.indices is None:
-                every = self._rows.products(query[None])[:, 0]
-                bonus.add_to(every)
-                every[0] = 0.0
-                scores.append(every)
-            else:
-                products = self._rows.of(request.indices) @ query
-                scores.append(products + bonus.of_each(request.indices))
-        return scores
 
     def score_batch(self, arrays: Arrays) -> Float32s:
         """Return the catalogue's scores of a batch, (batch, num_items + 1), column 0 at 0."""

@@ -26,6 +26,7 @@ from service.filters import Asked
 from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
 from service.onboarding import examples_of, likes_at, with_examples
+from service.ranker import Wanted
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
@@ -271,7 +272,7 @@ class Recommender:
         window = build_window(past, items, bundle.type_indices)
         try:
             async with case.deadline.whole():
-                job = RankJob(window, point, allowed, depth, bundle.ranker)
+                job = RankJob(window, point, Wanted(allowed, depth), bundle.ranker)
                 return await case.model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=_said(exc))

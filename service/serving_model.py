@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from service.allowed import Allowed
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
@@ -22,15 +21,14 @@ Ranked = list[Pick]
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What a ranking needs: window, time and place, what is allowed, how many, and by whom.
+    """What a ranking needs: window, time and place, what may be found, and by whom.
 
     The ranker is the one of the request's view: items may be put while the job waits.
     """
 
     window: Window
     point: RequestPoint
-    allowed: Allowed
-    k: int
+    wanted: Wanted
     ranker: Ranker
 
 
@@ -186,7 +184,7 @@ class Rankings:
 
     async def rank(self, jobs: list[RankJob]) -> list[Ranked | ContractError]:
         """Return each job's best k by the model, or why there are none."""
-        if all(job.ranker.is_short(Wanted(job.allowed, job.k)) for job in jobs):
+        if all(job.ranker.is_short(job.wanted) for job in jobs):
             return rank_jobs(jobs, self._window_len)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, rank_jobs, jobs, self._window_len)
@@ -227,11 +225,10 @@ def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> lis
     # No longer than needed: every position costs as much, padding too.
     length = min(window_len, max(1, *(len(window) for window in windows)))
     arrays = encode_windows(windows, [job.point for job in jobs], length, ranker.inputs)
-    wanted = [Wanted(job.allowed, job.k) for job in jobs]
     return [
         [
             Pick(index, score, "model")
             for index, score in zip(best.tolist(), scores.tolist(), strict=True)
         ]
-        for best, scores in ranker.rank(arrays, wanted)
+        for best, scores in ranker.rank(arrays, [job.wanted for job in jobs])
     ]

@@ -36,6 +36,7 @@ REQUEST_INPUTS: dict[str, str] = {
     "request_lon": "float32",
 }
 UNKNOWN_TIME_MS = 0
+TIMES = "timestamps_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +126,21 @@ def encode_windows(
 ) -> Arrays:
     """Encode a batch: arrays of WINDOW_INPUTS as (batch, window_len), of REQUEST_INPUTS (batch,).
 
-    Of the window's arrays only those in `names` are made. See `encode_window` for the padding and
-    the errors.
+    Of the window's arrays only those in `names`, and the times, are made. See `encode_window` for
+    the padding and the errors.
     """
     lengths = np.array([min(len(window), window_len) for window in windows], np.int64)
     firsts = window_len - lengths
-    _check_windows(windows, firsts, window_len)
+    for window in windows:
+        _check_columns(window)
+    # The times are made in any case: what is out of order is wrong for every encoder.
     arrays = {
         name: _padded([getattr(window, name) for window in windows], dtype, firsts, window_len)
         for name, dtype in WINDOW_INPUTS.items()
-        if name in names
+        if name in names or name == TIMES
     }
+    real = np.arange(window_len) >= firsts[:, None]
+    _check_order(arrays[TIMES], real)
     return arrays | encode_requests(requests)
 
 
@@ -150,11 +155,8 @@ def _padded(
     return filled
 
 
-def _check_windows(windows: Sequence[Window], firsts: Int64s, window_len: int) -> None:
-    for window in windows:
-        _check_columns(window)
-    times = _padded([window.timestamps_ms for window in windows], "int64", firsts, window_len)
-    real = np.arange(window_len) >= firsts[:, None]
+def _check_order(times: Int64s, real: NDArray[np.bool_]) -> None:
+    """Raise ContractError if the times of real events, both (windows, window_len), go back."""
     if bool(np.any((times[:, 1:] < times[:, :-1]) & real[:, :-1])):
         raise ContractError("window: events are out of time order")
 
@@ -174,9 +176,7 @@ def encode_spans(events: Window, firsts: Int64s, lasts: Int64s, window_len: int)
         column = getattr(events, name)
         filled = np.where(real, column[places], padding) if len(column) else padding
         arrays[name] = np.broadcast_to(filled, real.shape).astype(dtype)
-    times = arrays["timestamps_ms"]
-    if bool(np.any((times[:, 1:] < times[:, :-1]) & real[:, :-1])):
-        raise ContractError("window: events are out of time order")
+    _check_order(arrays[TIMES], real)
     return arrays
 
 

@@ -72,17 +72,24 @@ async def recommend(client: httpx.AsyncClient, at: int) -> None:
     assert (answer.status_code, answer.json()["source"]) == (200, "model")
 
 
+async def commands_of(
+    client: httpx.AsyncClient, redis: ServerClient, encoder_calls: list[int], users: range
+) -> Counter[str]:
+    """Return the commands for the recommendations of users, all at once and after a first one."""
+    await recommend(client, 0)
+    await asyncio.sleep(0.05)
+    before = await commands(redis)
+    encoder_calls.clear()
+    await asyncio.gather(*(recommend(client, at) for at in users))
+    await asyncio.sleep(0.05)
+    return await commands(redis) - before
+
+
 async def test_a_request_reads_once_and_is_encoded_once(
     client: httpx.AsyncClient, redis_client: ServerClient, encoder_calls: list[int]
 ) -> None:
     """One round trip before the answer; one behind it, which notes what was shown."""
-    await recommend(client, 0)
-    await asyncio.sleep(0.05)
-    before = await commands(redis_client)
-    encoder_calls.clear()
-    await recommend(client, 1)
-    await asyncio.sleep(0.05)
-    called = await commands(redis_client) - before
+    called = await commands_of(client, redis_client, encoder_calls, range(1, 2))
     assert encoder_calls == [1]
     assert called["mget"] == 1
     assert sum(called[name] for name in BEHIND_THE_ANSWER) == 1
@@ -93,13 +100,7 @@ async def test_requests_of_one_moment_share_both(
     client: httpx.AsyncClient, redis_client: ServerClient, encoder_calls: list[int]
 ) -> None:
     """Sixteen at once are one read and one batch, or two where the first was alone in its turn."""
-    await recommend(client, 0)
-    await asyncio.sleep(0.05)
-    before = await commands(redis_client)
-    encoder_calls.clear()
-    await asyncio.gather(*(recommend(client, at) for at in range(NUM_USERS)))
-    await asyncio.sleep(0.05)
-    called = await commands(redis_client) - before
+    called = await commands_of(client, redis_client, encoder_calls, range(NUM_USERS))
     assert sum(encoder_calls) == NUM_USERS
     assert len(encoder_calls) <= 2
     assert called["mget"] <= 2

@@ -50,3 +50,9 @@ def test_a_filter_is_written_the_shorter_way() -> None:
     assert isinstance(common, AllBut)
     assert isinstance(rare, Only)
     assert (common.dropped.tolist(), rare.indices.tolist()) == ([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+def test_dropped_items_are_gone_and_the_order_stays() -> None:
+    """Dropping an item that is no candidate changes nothing."""
+    left = Only(np.array([1, 3, 5])).without(np.array([1, 4]))
+    assert left.first(5).tolist() == [3, 5]

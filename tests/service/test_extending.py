@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from service.bundle_loader import LoadedBundle
-from service.contract.features import RequestPoint, encode_window
 from service.extending import extend, item_of
 from service.filters import Asked, Match, matching
-from service.ranker import ScoreRequest
-from tests.builders import ITEM_ROWS, WINDOW_LEN, window
+from tests.builders import ITEM_ROWS, window
 from tests.fakes import NOON_MS
+from tests.scoring import catalogue_scores, listed_scores
 
 ASKED = Asked(NOON_MS, 0)
 
@@ -29,8 +28,10 @@ def titles(view: LoadedBundle) -> list[str | None]:
 
 def scores(view: LoadedBundle, *items: int) -> list[float]:
     """Return the catalogue's scores for a window of items at midnight."""
-    arrays = encode_window(window(*items), RequestPoint(NOON_MS // 86_400_000 * 86_400_000), 4)
-    found: list[float] = view.ranker.score([ScoreRequest(arrays)])[0].tolist()
+    midnight_ms = NOON_MS // 86_400_000 * 86_400_000
+    found: list[float] = catalogue_scores(view.ranker, window(*items), time_ms=midnight_ms)[
+        0
+    ].tolist()
     return found
 
 
@@ -55,10 +56,8 @@ def test_candidates_behind_the_mapped_matrix_score_as_in_the_catalogue(
 ) -> None:
     """Gathered or multiplied, an item has one score."""
     view = extend(bundle, bundle, {"x": {"categories": ["drama", "action"]}})
-    arrays = encode_window(window(1, 4), RequestPoint(NOON_MS), WINDOW_LEN)
-    whole, some = view.ranker.score(
-        [ScoreRequest(arrays), ScoreRequest(arrays, np.array([2, 7], np.int64))]
-    )
+    [whole] = catalogue_scores(view.ranker, window(1, 4))
+    [some] = listed_scores(view.ranker, (window(1, 4), [2, 7]))
     assert some.tolist() == pytest.approx([whole[2], whole[7]])
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ordering import top_k, without
+from service.ordering import top_k
 
 
 def test_equal_scores_are_ordered_by_index() -> None:
@@ -18,8 +18,3 @@ def test_top_k_is_the_head_of_a_full_sort(scores: list[int], k: int) -> None:
     found, _ = top_k(indices, np.array(scores, np.float32), k)
     expected = sorted(indices.tolist(), key=lambda index: (-scores[index - 1], index))
     assert found.tolist() == expected[:k]
-
-
-def test_dropped_items_are_gone_and_the_order_stays() -> None:
-    """Dropping an item that is no candidate changes nothing."""
-    assert without(np.array([5, 1, 3]), np.array([1, 4]), num_items=5).tolist() == [5, 3]

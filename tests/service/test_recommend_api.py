@@ -10,15 +10,13 @@ from service.app import create_app
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.contract.errors import ContractError
-from service.contract.features import RequestPoint, encode_window
 from service.item_rows import ItemRows
-from service.ranker import Ranker, ScoreRequest
+from service.ranker import Ranker
 from tests.builders import (
     ITEM_ROWS,
     MS_PER_HOUR,
     POPULAR,
     POPULAR_AT_NOON,
-    WINDOW_LEN,
     event,
     event_json,
     make_bundle,
@@ -27,6 +25,7 @@ from tests.builders import (
 from tests.clients import client_of, item_ids, metric, recommended
 from tests.fake_stores import fake_stores
 from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory
+from tests.scoring import catalogue_scores
 
 MIDNIGHT_MS = NOON_MS - 12 * MS_PER_HOUR
 
@@ -63,8 +62,7 @@ async def test_scores_are_those_of_the_encoder_to_the_tolerance(
         ]
     )
     answer = (await client.get("/v1/users/anna/recommendations")).json()
-    arrays = encode_window(window(2, 4), RequestPoint(NOON_MS), WINDOW_LEN)
-    [scores] = bundle.ranker.score([ScoreRequest(arrays)])
+    [scores] = catalogue_scores(bundle.ranker, window(2, 4))
     for item in answer["items"]:
         expected = scores[bundle.vocabulary.index(item["item_id"])]
         assert item["score"] == pytest.approx(float(expected), abs=1e-6)
