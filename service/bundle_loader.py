@@ -206,4 +206,4 @@ def _warm_up(loaded: LoadedBundle) -> None:
     wanted = [Wanted(everything, WARM_UP_K), Wanted(Only(np.ones(1, np.int64)), WARM_UP_K)]
     arrays = encode_windows([Window.empty()] * 2, [RequestPoint()] * 2, window_len)
     for _ in range(NUM_WARM_UP_CALLS):
-        loaded.ranker.rank(arrays, wanted)
+        loaded.ranker.best(list(zip(loaded.ranker.encode(arrays), wanted, strict=True)))

@@ -98,6 +98,10 @@ class Metrics:
             "Events that named the answer they came from, by where the item was shown.",
             "event_type", "source", "position", "model",
         )  # fmt: skip
+        self.encoded_windows = self._counter(
+            "encoded_windows", "Windows ranked for, by whether the encoder ran or was known.",
+            "source", known=("encoder", "kept"),
+        )  # fmt: skip
         self.exposures = self._counter(
             "exposures", "Answers noted, or dropped.", "status", known=("noted", "dropped")
         )

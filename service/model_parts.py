@@ -32,6 +32,8 @@ from service.store.serving_reports import ServingReports
 Clock = Callable[[], int]
 # How often the file CURRENT is looked at.
 WATCH_S = 1.0
+# What is kept in memory of a user is gone at most so long after its time.
+EXPIRE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,9 @@ async def _begin(
     async def refresh() -> None:
         await parts.slot.current.live.refresh()
 
+    async def expire() -> None:
+        parts.slot.current.readings.expire()
+
     with suppress(StoreUnavailable):
         # Before the first answer: what callers took away must not be shown after a restart.
         await parts.catalogue.follow()
@@ -162,6 +167,7 @@ async def _begin(
         ("follow catalogue", parts.catalogue.follow, settings.catalogue_poll_ms / 1000),
         ("follow models", parts.registry.follow, poll_s),
         ("report model", parts.presence.report, poll_s),
+        ("forget readings", expire, EXPIRE_S),
     ]
     if settings.watch_bundles:
         work.append(("watch bundles", parts.registry.watch, WATCH_S))

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.allowed import Allowed
-from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, FeatureSpec
+from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, UNTIL_OUTPUT, FeatureSpec
 from service.contract.errors import ContractError
 from service.contract.features import Arrays, Float32s, Int64s
 from service.item_index import ItemIndex
@@ -31,6 +31,8 @@ ORT_ERRORS = (
 
 # Attention's time grows with the square of the window: 200 events take about a millisecond.
 MAX_WINDOW_ON_LOOP = 512
+# In the year 292,277,026.
+FOREVER_MS = np.iinfo(np.int64).max
 
 
 class Wanted(NamedTuple):
@@ -38,6 +40,28 @@ class Wanted(NamedTuple):
 
     allowed: Allowed
     k: int
+
+
+class Encoded(NamedTuple):
+    """What the encoder says of one window: the query vector, (dim,), and the bonus of own items.
+
+    The same window gives the same at any later time before `until_ms`.
+    """
+
+    query: Float32s
+    bonus: Bonus
+    until_ms: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory the arrays take."""
+        return self.query.nbytes + self.bonus.items.nbytes + self.bonus.weights.nbytes
+
+    def apart(self) -> "Encoded":
+        """Return the same without the rest of its batch, whose memory the arrays are a part of."""
+        real = self.bonus.items > 0
+        bonus = Bonus(self.bonus.items[real], self.bonus.weights[real])
+        return Encoded(self.query.copy(), bonus, self.until_ms)
 
 
 class Ranker:
@@ -80,38 +104,42 @@ class Ranker:
         in_window = self._spec.window_len <= MAX_WINDOW_ON_LOOP
         return in_window and is_short(self._rows, self._index, wanted.allowed, wanted.k)
 
-    def rank(self, arrays: Arrays, wanted: Sequence[Wanted]) -> list[Best]:
-        """Return the best items and their scores for each row of a batch of windows, best first.
-
-        Windows may be shorter than the bundle's: padding changes no score, and costs as much as
-        events do. Raises ContractError if the encoder gives anything that is not a finite number.
-        """
+    def best(self, asked: Sequence[tuple[Encoded, Wanted]]) -> list[Best]:
+        """Return for each window the best items and their scores, best first."""
         questions = [
-            Question(query, bonus, one.allowed, one.k)
-            for (query, bonus), one in zip(self._encoded(arrays), wanted, strict=True)
+            Question(encoded.query, encoded.bonus, wanted.allowed, wanted.k)
+            for encoded, wanted in asked
         ]
         return best_of(self._rows, self._index, questions)
 
     def score_batch(self, arrays: Arrays) -> Float32s:
         """Return the catalogue's scores of a batch, (batch, num_items + 1), column 0 at 0."""
-        encoded = self._encoded(arrays)
-        products = self._rows.products(np.stack([query for query, _ in encoded]))
+        encoded = self.encode(arrays)
+        products = self._rows.products(np.stack([one.query for one in encoded]))
         scores = np.ascontiguousarray(products.T)
-        for row, (_, bonus) in zip(scores, encoded, strict=True):
-            bonus.add_to(row)
+        for row, one in zip(scores, encoded, strict=True):
+            one.bonus.add_to(row)
         scores[:, 0] = 0.0
         return scores
 
-    def _encoded(self, arrays: Arrays) -> list[tuple[Float32s, Bonus]]:
-        """Return each window's query vector, (dim,), and the bonus of its own items."""
-        queries, copy_weights = self.encode(arrays)
-        if copy_weights is None:
-            return [(query, Bonus.nothing()) for query in queries]
-        bonuses = map(Bonus, arrays["items"], copy_weights)
-        return list(zip(queries, bonuses, strict=True))
+    def encode(self, arrays: Arrays) -> list[Encoded]:
+        """Return what the encoder says of each window of a batch.
 
-    def encode(self, arrays: Arrays) -> tuple[Float32s, Float32s | None]:
-        """Run the encoder: the query vectors (batch, dim), and (batch, window_len) copy weights."""
+        Windows may be shorter than the bundle's: padding changes no score, and costs as much as
+        events do. Raises ContractError if the encoder gives anything that is not a finite number.
+        """
+        outputs = self._run(arrays)
+        queries = outputs[QUERY_OUTPUT]
+        bonuses = [Bonus.nothing()] * len(queries)
+        if COPY_OUTPUT in outputs:
+            bonuses = list(map(Bonus, arrays["items"], outputs[COPY_OUTPUT]))
+        # An encoder that does not say is right for the time itself, one that wants none for ever.
+        until_ms = outputs.get(UNTIL_OUTPUT, arrays["request_time_ms"] + 1)
+        if not self._spec.uses_request_time:
+            until_ms = np.full(len(queries), FOREVER_MS)
+        return list(map(Encoded, queries, bonuses, until_ms.tolist()))
+
+    def _run(self, arrays: Arrays) -> Arrays:
         names = list(self._spec.outputs)
         fed = {name: arrays[name] for name in self._spec.inputs}
         try:
@@ -121,7 +149,7 @@ class Ranker:
         for name in (QUERY_OUTPUT, COPY_OUTPUT):
             if name in outputs and not np.isfinite(outputs[name]).all():
                 raise ContractError(f"the encoder's {name!r} holds numbers that are not finite")
-        return outputs[QUERY_OUTPUT], outputs.get(COPY_OUTPUT)
+        return outputs
 
 
 def open_encoder(path: Path, spec: FeatureSpec, *, num_threads: int) -> ort.InferenceSession:

@@ -1,7 +1,7 @@
 """One recommendation, top to bottom: history, window, candidates, model, fallback, list, answer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -10,23 +10,24 @@ import numpy as np
 
 from service.allowed import Allowed, Only
 from service.answering import MAX_LIST, Answers
-from service.choosing import Choice, choose, seen_by
+from service.bundle_loader import LoadedBundle
+from service.choosing import Choice, Seen, choose, seen_by
 from service.contract.errors import ContractError
 from service.contract.events import UserId
 from service.contract.features import (
     UNKNOWN_TIME_MS,
     Int64s,
-    Past,
     RequestPoint,
 )
 from service.deadline import Deadline
 from service.errors import ServiceError, StoreUnavailable
-from service.fallback import Rung, climb, local_hour, nearby, repeats
+from service.fallback import Pick, Rung, climb, local_hour, nearby, repeats
 from service.filters import Asked
 from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
 from service.onboarding import examples_of, likes_at, with_examples
 from service.ranker import Wanted
+from service.readings import Deeds, Reading
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
@@ -38,14 +39,15 @@ from service.recommendation import (
     RecommendationQuery,
 )
 from service.reranking import Basis, rerank
-from service.serving_model import ModelSource, Ranked, RankJob, ServingModel
+from service.serving_model import AtPoint, ModelSource, RankJob, ServingModel
 from service.store.exposures import Shown
-from service.store.history import History
+from service.store.history import PackedHistory
 from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_events
 
 Clock = Callable[[], int]
 MAX_ON_LOOP = 50_000
 EMPTY_PAST = past_of_events(())
+NO_ITEMS: Int64s = np.zeros(0, np.int64)
 NOTHING_SHOWN = Shown.nothing()
 # Of the time that remains, so much is for a call of Redis; the rest is for what follows.
 REDIS_SHARE = 0.5
@@ -54,7 +56,7 @@ REDIS_SHARE = 0.5
 class HistoryReader(Protocol):
     """Reads what a user did; raises StoreUnavailable."""
 
-    async def read(self, user_id: UserId) -> History:
+    async def read_packed(self, user_id: UserId) -> PackedHistory:
         """Return all that is stored of a user, an empty history of a user unknown."""
         ...
 
@@ -69,15 +71,15 @@ class ShowingReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """All that a ranking goes by; `items` are the past's item indices, 0 where unknown.
+    """All that a ranking goes by.
 
     `examples` are liked items that a new user's categories stand for; `k` is how long the list is
     to be, all its pages together; `deadline` is when the answer is due.
     """
 
     model: ServingModel
-    past: Past
-    items: Int64s
+    user_id: UserId | None
+    reading: Reading
     examples: Int64s
     asked: Asked
     point: RequestPoint
@@ -120,7 +122,7 @@ class Recommender:
         with self._models.lease() as model:
             degraded: list[str] = []
             deadline = self._deadline()
-            stored = await self._read_history(query.user_id, degraded, deadline)
+            stored = await self._read_history(model, query.user_id, degraded, deadline)
             case = self._case(model, _as_recommendation(query), stored, deadline)
             known = case.choice.known
             picks = await self._picks(case, known, len(known), degraded)
@@ -137,10 +139,16 @@ class Recommender:
             except TimeoutError as exc:
                 raise StoreUnavailable("Redis did not give the list in time") from exc
 
+    def forget(self, user_ids: Iterable[str]) -> None:
+        """Keep nothing of users in memory, as far as this process goes; others do in minutes."""
+        with self._models.lease() as model:
+            for user_id in user_ids:
+                model.readings.forget(UserId(user_id))
+
     async def _recommend(self, model: ServingModel, query: RecommendationQuery) -> Recommendation:
         degraded: list[str] = []
         deadline = self._deadline()
-        stored = await self._read_history(query.user_id, degraded, deadline)
+        stored = await self._read_history(model, query.user_id, degraded, deadline)
         case = self._case(model, query, stored, deadline)
         if case.choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
@@ -181,9 +189,9 @@ class Recommender:
 
     async def _picks(
         self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]
-    ) -> Ranked:
+    ) -> list[Pick]:
         """Return the best of what is allowed: by the model, or else by the ladder."""
-        ranked: Ranked = []
+        ranked: list[Pick] = []
         if not case.choice.all_seen and DEGRADED_MODEL not in degraded:
             ranked = await self._rank(case, allowed, depth, degraded)
         return ranked or self._climb(case, allowed, depth)
@@ -204,39 +212,47 @@ class Recommender:
             return NOTHING_SHOWN
 
     async def _read_history(
-        self, user_id: UserId | None, degraded: list[str], deadline: Deadline
-    ) -> History | None:
-        """Return the stored history, or None, noted as degraded, while the store cannot say."""
+        self, model: ServingModel, user_id: UserId | None, degraded: list[str], deadline: Deadline
+    ) -> Reading:
+        """Return the reading of the stored history, an empty one while the store cannot say."""
         if user_id is None:
-            return None
+            return self._nothing(model)
         try:
             async with deadline.part(REDIS_SHARE):
-                return await self._history.read(user_id)
+                packed = await self._history.read_packed(user_id)
+            return model.readings.of(user_id, packed)
         except (ServiceError, TimeoutError) as exc:
             self._log.warning("history not read", error=_said(exc), user_id=user_id)
             degraded.append(DEGRADED_REDIS)
-            return None
+            return self._nothing(model)
+
+    @staticmethod
+    def _nothing(model: ServingModel) -> Reading:
+        """Return what is known of nobody."""
+        return Reading(model.bundle.vocabulary, Deeds(EMPTY_PAST, NO_ITEMS, None))
 
     def _case(
         self,
         model: ServingModel,
         query: RecommendationQuery,
-        stored: History | None,
+        reading: Reading,
         deadline: Deadline,
     ) -> _Case:
         """Return all that the ranking goes by, in the indices of the model's bundle."""
         bundle = model.bundle
-        kept: Past = EMPTY_PAST if stored is None else stored
         now_ms = self._clock() if query.now_ms is None else query.now_ms
         sent = (*query.events, *likes_at(query, now_ms))
-        past = merge_pasts(kept, past_of_events(sent)) if sent else kept
-        items = bundle.vocabulary.indices(past.item_ids)
-        asked = self._asked(query, past, now_ms)
-        choice = choose(bundle, query, seen_by(bundle, query, past, items, stored), asked)
+        if sent:
+            stored = reading.deeds
+            past = merge_pasts(stored.past, past_of_events(sent))
+            items = bundle.vocabulary.indices(past.item_ids)
+            reading = Reading(bundle.vocabulary, Deeds(past, items, stored.stored))
+        asked = self._asked(query, reading, now_ms)
+        choice = choose(bundle, query, _seen(bundle, query, reading), asked)
         return _Case(
             model=model,
-            past=past,
-            items=items,
+            user_id=query.user_id,
+            reading=reading,
             examples=examples_of(bundle, query.categories),
             asked=asked,
             point=_request_point(model, query, asked),
@@ -245,54 +261,84 @@ class Recommender:
             deadline=deadline,
         )
 
-    def _asked(self, query: RecommendationQuery, past: Past, now_ms: int) -> Asked:
+    def _asked(self, query: RecommendationQuery, reading: Reading, now_ms: int) -> Asked:
         """Return when, with the local offset of the request, else of the last event."""
         offset = query.tz_offset_min
         if offset is None:
             # Histories keep an unknown offset as 0.
-            last = int(past.tz_offsets_min[-1]) if len(past) else 0
-            offset = last or self._default_tz_offset_min
+            offset = reading.last_offset_min or self._default_tz_offset_min
         return Asked(now_ms, offset)
 
-    async def _rank(self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]) -> Ranked:
+    async def _rank(
+        self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]
+    ) -> list[Pick]:
         """Return the model's best, nothing if it has nothing to go by or fails."""
-        bundle = case.model.bundle
-        past, items = with_examples(
-            bundle, case.past, case.items, case.examples, case.asked.time_ms
-        )
-        # The encoder knows the bundle's own items; later ones are no rows of its table.
-        if bundle.num_trained < len(bundle.vocabulary):
-            items = np.where(items <= bundle.num_trained, items, 0)
-        if not items.any() or not len(allowed):
+        model, reading, point = case.model, case.reading, _encoder_point(case)
+        # Examples are a part of the window that no stored history has.
+        is_plain = not len(case.examples)
+        known = model.readings.encoded_at(reading, point) if is_plain else None
+        asked = known or _window_of(case)
+        if asked is None or not len(allowed):
             return []
-        features = bundle.manifest.features
-        point = case.point
-        if not features.uses_request_time:
-            point = replace(point, time_ms=UNKNOWN_TIME_MS)
-        window = build_window(past, items, bundle.type_indices)
         try:
             async with case.deadline.whole():
-                job = RankJob(window, point, Wanted(allowed, depth), bundle.ranker)
-                return await case.model.ranking.submit(job)
+                job = RankJob(asked, Wanted(allowed, depth), model.bundle.ranker)
+                ranked = await model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=_said(exc))
             degraded.append(DEGRADED_MODEL)
             return []
+        if is_plain and known is None and case.user_id is not None:
+            model.readings.keep(case.user_id, reading, ranked.encoded, point)
+        return ranked.picks
 
-    def _climb(self, case: _Case, allowed: Allowed, depth: int) -> Ranked:
+    def _climb(self, case: _Case, allowed: Allowed, depth: int) -> list[Pick]:
         """Return the ladder's best: own repeats, nearby, popular now or at this hour, or ever."""
         hour = local_hour(case.point.time_ms, case.point.tz_offset_min)
         bundle, live = case.model.bundle, case.model.live
+        deeds = case.reading.deeds
         now = Rung("popular", live.current)
         at_hour = Rung("popular", bundle.popularity.at_hour(hour))
         overall = bundle.popularity.overall
         rungs = [
-            Rung("repeat", repeats(case.items, WEIGHT_OF_CODE[case.past.event_types])),
+            Rung("repeat", repeats(deeds.items, WEIGHT_OF_CODE[deeds.past.event_types])),
             Rung("nearby", nearby(bundle.columns, overall, case.point.lat, case.point.lon)),
             *([now, at_hour] if live.says_enough else [at_hour, now]),
             Rung("popular", overall),
         ]
         return climb(rungs, allowed, depth)
+
+
+def _seen(bundle: LoadedBundle, query: RecommendationQuery, reading: Reading) -> Seen:
+    """Return what counts as seen; by the bundle's own rule it is found once for a reading."""
+    by_rule = query.exclude_seen is None and query.candidates is None
+    if by_rule and reading.seen is not None:
+        return reading.seen
+    past, items, stored = reading.deeds
+    seen = seen_by(bundle, query, past, items, stored)
+    if by_rule:
+        reading.seen = seen
+    return seen
+
+
+def _window_of(case: _Case) -> AtPoint | None:
+    """Return what the encoder is to be asked, None if there is nothing to ask about."""
+    bundle = case.model.bundle
+    past, items, _ = case.reading.deeds
+    past, items = with_examples(bundle, past, items, case.examples, case.asked.time_ms)
+    # The encoder knows the bundle's own items; later ones are no rows of its table.
+    if bundle.num_trained < len(bundle.vocabulary):
+        items = np.where(items <= bundle.num_trained, items, 0)
+    if not items.any():
+        return None
+    return AtPoint(build_window(past, items, bundle.type_indices), _encoder_point(case))
+
+
+def _encoder_point(case: _Case) -> RequestPoint:
+    """Return when and where, of which an encoder may not want the time."""
+    if case.model.bundle.manifest.features.uses_request_time:
+        return case.point
+    return replace(case.point, time_ms=UNKNOWN_TIME_MS)
 
 
 def _said(error: Exception) -> str:

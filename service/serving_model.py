@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
@@ -14,22 +14,37 @@ from service.contract.errors import ContractError
 from service.contract.features import RequestPoint, Window, encode_windows
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
-from service.ranker import Ranker, Wanted
+from service.ranker import Encoded, Ranker, Wanted
+from service.readings import Readings
 
-Ranked = list[Pick]
+BYTES_PER_MIB = 1 << 20
+
+
+class AtPoint(NamedTuple):
+    """A window, and when and where something is wanted for it."""
+
+    window: Window
+    point: RequestPoint
 
 
 @dataclass(frozen=True, slots=True)
 class RankJob:
-    """What a ranking needs: window, time and place, what may be found, and by whom.
+    """What a ranking needs: of what window, what may be found, and by whom.
 
-    The ranker is the one of the request's view: items may be put while the job waits.
+    What the encoder says of the window may be known already. The ranker is the one of the request's
+    view: items may be put while the job waits.
     """
 
-    window: Window
-    point: RequestPoint
+    of: AtPoint | Encoded
     wanted: Wanted
     ranker: Ranker
+
+
+class Ranked(NamedTuple):
+    """The best of one window, and what the encoder says of it."""
+
+    picks: list[Pick]
+    encoded: Encoded
 
 
 class Ranking(Protocol):
@@ -51,6 +66,7 @@ class ServingModel:
     bundle: LoadedBundle
     ranking: Ranking
     live: LivePopularity
+    readings: Readings
 
     @property
     def version(self) -> str:
@@ -123,10 +139,11 @@ class ModelSlot:
     def renew(self, bundle: LoadedBundle) -> None:
         """Serve another view of the same model from the next request on."""
         model = self._tenure.model
-        live = model.live
+        live, readings = model.live, model.readings
         if bundle.vocabulary is not model.bundle.vocabulary:
             live = live.for_vocabulary(bundle.vocabulary)
-        self._tenure.model = replace(model, bundle=bundle, live=live)
+            readings = readings.for_vocabulary(bundle.vocabulary)
+        self._tenure.model = replace(model, bundle=bundle, live=live, readings=readings)
 
     async def close(self) -> None:
         """End the resources of every model, the last one included."""
@@ -154,7 +171,8 @@ def open_model(
         metrics=metrics,
     )
     resources.push_async_callback(batcher.close)
-    return ServingModel(bundle, BatchedRanking(batcher), live), resources
+    readings = Readings(bundle.vocabulary, metrics, settings.kept_readings_mib * BYTES_PER_MIB)
+    return ServingModel(bundle, BatchedRanking(batcher), live, readings), resources
 
 
 class BatchedRanking:
@@ -200,12 +218,11 @@ def rank_jobs(jobs: Sequence[RankJob], window_len: int) -> list[Ranked | Contrac
     places: dict[Ranker, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(job.ranker, []).append(place)
-    ranked: list[Ranked | ContractError] = [[] for _ in jobs]
+    ranked: dict[int, Ranked | ContractError] = {}
     for ranker, own in places.items():
         results = _rank_apart(ranker, [jobs[at] for at in own], window_len)
-        for place, result in zip(own, results, strict=True):
-            ranked[place] = result
-    return ranked
+        ranked |= zip(own, results, strict=True)
+    return [ranked[place] for place in range(len(jobs))]
 
 
 def _rank_apart(
@@ -221,14 +238,26 @@ def _rank_apart(
 
 
 def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> list[Ranked]:
-    windows = [job.window for job in jobs]
+    windows = [job.of for job in jobs if isinstance(job.of, AtPoint)]
+    new = iter(_encode(ranker, windows, window_len) if windows else ())
+    encoded = [next(new) if isinstance(job.of, AtPoint) else job.of for job in jobs]
+    best = ranker.best(list(zip(encoded, [job.wanted for job in jobs], strict=True)))
+    return [
+        Ranked(
+            [
+                Pick(index, score, "model")
+                for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
+            ],
+            of_window,
+        )
+        for (indices, scores), of_window in zip(best, encoded, strict=True)
+    ]
+
+
+def _encode(ranker: Ranker, asked: Sequence[AtPoint], window_len: int) -> list[Encoded]:
+    """Return what the encoder says of windows."""
+    windows = [one.window for one in asked]
     # No longer than needed: every position costs as much, padding too.
     length = min(window_len, max(1, *(len(window) for window in windows)))
-    arrays = encode_windows(windows, [job.point for job in jobs], length, ranker.inputs)
-    return [
-        [
-            Pick(index, score, "model")
-            for index, score in zip(best.tolist(), scores.tolist(), strict=True)
-        ]
-        for best, scores in ranker.rank(arrays, [job.wanted for job in jobs])
-    ]
+    points = [one.point for one in asked]
+    return ranker.encode(encode_windows(windows, points, length, ranker.inputs))

@@ -18,7 +18,7 @@ from service.store.catalogue import CatalogueStore
 from service.store.client import connect
 from service.store.counters import CounterStore
 from service.store.exposures import ExposureStore
-from service.store.history import History, HistoryStore
+from service.store.history import HistoryStore, PackedHistory
 from service.store.lists import ListStore
 from service.store.outcomes import Appended
 
@@ -35,7 +35,7 @@ class EventHistory(Protocol):
         """Store events; say of each what became of it."""
         ...
 
-    async def read(self, user_id: str) -> History:
+    async def read_packed(self, user_id: str) -> PackedHistory:
         """Return all that is stored of a user."""
         ...
 

@@ -12,7 +12,13 @@ from service.contract.events import EVENT_TYPE_CODES, Event, UserId
 from service.contract.vocabulary import item_hash
 from service.errors import StoreUnavailable
 from service.store.announcements import Announced
-from service.store.history_codec import History, encode_payload, event_hash
+from service.store.history_codec import (
+    History,
+    PackedHistory,
+    encode_events,
+    encode_payload,
+    event_hash,
+)
 from service.store.outcomes import ACCEPTED, DUPLICATE, Appended, Erased, Merged
 from service.store.people_codec import Held, HeldEvent, SeenRecord, StreamEntry
 from service.store.serving_reports import ServingReport
@@ -82,6 +88,13 @@ class FakeHistory:
         self._check()
         self.num_reads += 1
         return history_of(self._current(user_id), self._left.get(user_id, ()))
+
+    async def read_packed(self, user_id: str) -> PackedHistory:
+        """Return a user's history as Redis would have it."""
+        self._check()
+        self.num_reads += 1
+        seen = b"".join(map(_packed_seen, self._left.get(user_id, ())))
+        return PackedHistory(encode_events(self._current(user_id)), seen)
 
     async def held(self, user_id: str) -> Held:
         """Return all that is held of a user."""
@@ -303,6 +316,12 @@ def seen_record(event: Event) -> SeenRecord:
         event_type=event.event_type,
         event_hash=event_hash(event.event_id).hex(),
     )
+
+
+def _packed_seen(event: Event) -> bytes:
+    """Return the record of an event that left the history, as the script writes it."""
+    code = bytes([EVENT_TYPE_CODES[event.event_type]])
+    return item_hash(event.item_id).to_bytes(8, "little") + code + event_hash(event.event_id)
 
 
 def _floats(values: Sequence[float | None]) -> NDArray[np.float32]:

@@ -1,13 +1,29 @@
 """A recommender on fakes, for tests below HTTP."""
 
+import numpy as np
+
 from service.answering import Answers
+from service.bundle_loader import LoadedBundle
 from service.exposures import Exposures
+from service.fallback import LivePopularity
 from service.metrics import Metrics
+from service.nearest import Bonus
+from service.ranker import Encoded
+from service.readings import Readings
 from service.recommender import Recommender
-from service.serving_model import ModelSource
+from service.serving_model import ModelSource, Ranked, Ranking, ServingModel
 from service.store.keys import new_recommendation_id
 from tests.fake_stores import FakeExposures, FakeLists
-from tests.fakes import FakeClock, FakeHistory
+from tests.fakes import FakeClock, FakeCounters, FakeHistory
+
+NOTHING_RANKED = Ranked([], Encoded(np.zeros(0, np.float32), Bonus.nothing(), 0))
+
+
+def model_of(bundle: LoadedBundle, ranking: Ranking, *, kept_bytes: int = 0) -> ServingModel:
+    """Return a model that ranks so, where nothing is popular."""
+    live = LivePopularity(FakeCounters(), bundle.vocabulary, FakeClock())
+    readings = Readings(bundle.vocabulary, Metrics(), kept_bytes)
+    return ServingModel(bundle, ranking, live, readings)
 
 
 def recommender_on(

@@ -23,7 +23,8 @@ def listed_scores(ranker: Ranker, *asked: tuple[Window, Sequence[int]]) -> list[
     arrays = encode_windows(windows, [RequestPoint(NOON_MS)] * len(asked), WINDOW_LEN)
     wanted = [Wanted(Only(np.sort(np.array(items))), len(items)) for _, items in asked]
     found = []
-    for (_, items), (best, scores) in zip(asked, ranker.rank(arrays, wanted), strict=True):
+    answers = ranker.best(list(zip(ranker.encode(arrays), wanted, strict=True)))
+    for (_, items), (best, scores) in zip(asked, answers, strict=True):
         score_of = dict(zip(best.tolist(), scores.tolist(), strict=True))
         found.append(np.array([score_of[item] for item in items], np.float32))
     return found

@@ -38,6 +38,7 @@ from training.evaluate import headline_rule
 from training.item_index import write_item_index
 from training.model.batch import serving_batch
 from training.model.sequence_model import SequenceModel
+from training.model.time import same_until
 from training.model_config import ModelConfig
 from training.runs import LoadedRun, load_run, measure
 from training.scorers import OnnxScorer, TorchScorer, copies
@@ -68,18 +69,21 @@ class ServingEncoder(nn.Module):
         self.inputs = encoder_inputs(model.config)
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
-        """Return the last position's query vector (batch, out_dim), and copies (batch, window).
+        """Return what `encoder_outputs` names, of the last position.
 
-        `arrays` are those that `encoder_inputs` names, in its order.
+        It is the query vector (batch, out_dim), copies (batch, window), and until when (batch,) a
+        request finds the same. `arrays` are those that `encoder_inputs` names, in its order.
         """
         batch = serving_batch(dict(zip(self.inputs, arrays, strict=True)))
         # Not by an index, which the exporter turns into the slower GatherND.
         vectors = functional.embedding(batch.items, self.table)
         output = self.model.read(batch, self.table, vectors, num_queries=1)
-        query = self.model.query(output)[:, 0]
+        found = [self.model.query(output)[:, 0]]
         if copies(self.model) and output.copy is not None:
-            return query, output.copy[:, 0]
-        return (query,)
+            found.append(output.copy[:, 0])
+        if lasts(self.model):
+            found.append(same_until(batch))
+        return tuple(found)
 
 
 # Always taken, so that a client may always send them.
@@ -103,7 +107,16 @@ def encoder_inputs(config: ModelConfig) -> tuple[str, ...]:
 
 def encoder_outputs(model: SequenceModel) -> tuple[str, ...]:
     """Return the names of what a model's graph gives."""
-    return (contract.QUERY_OUTPUT, *((contract.COPY_OUTPUT,) if copies(model) else ()))
+    more = {contract.COPY_OUTPUT: copies(model), contract.UNTIL_OUTPUT: lasts(model)}
+    return (contract.QUERY_OUTPUT, *(name for name, given in more.items() if given))
+
+
+def lasts(model: SequenceModel) -> bool:
+    """Return whether the graph says how long its answer stays the same.
+
+    Both ways, the request stands among the events, and their gaps to it are taken from each side.
+    """
+    return model.config.request_time == "known" and not model.bidirectional
 
 
 def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:

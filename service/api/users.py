@@ -25,7 +25,10 @@ router = APIRouter(tags=["people"])
 @router.post("/v1/users/merge", responses=problems(400, 413, 422, 503))
 async def merge_users(body: MergeRequest, services: ServicesDep) -> MergeBody:
     """Give one user's history to another one and erase the first; safe to repeat."""
-    return MergeBody.of(await services.people.merge(*body.users()))
+    users = body.users()
+    merged = await services.people.merge(*users)
+    services.recommender.forget(users)
+    return MergeBody.of(merged)
 
 
 @router.get("/v1/users", response_model_exclude_unset=True, responses=problems(422, 503))
@@ -71,4 +74,7 @@ async def _export(user_id: str, services: Services) -> UserData:
 
 
 async def _erase(user_id: str, services: Services) -> ErasureBody:
-    return ErasureBody.of(await services.people.erase(check_id("user_id", user_id)))
+    user = check_id("user_id", user_id)
+    erased = await services.people.erase(user)
+    services.recommender.forget((user,))
+    return ErasureBody.of(erased)

@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 2
+SCHEMA_MINOR = 3
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -45,6 +45,9 @@ HASH_COLUMN = "item_hash"
 # the item there gets when it is scored again (batch, window_len), 0 for models without repeats.
 QUERY_OUTPUT = "query"
 COPY_OUTPUT = "copy_weights"
+# Since 1.3, from encoders that can tell: until when, (batch,) int64 ms, the same window asked at a
+# later time and the same offset gives the same outputs.
+UNTIL_OUTPUT = "same_until_ms"
 # Golden inputs carry the encoder's own names; the expected scores stand beside them.
 GOLDEN_SCORES = "expected_scores"
 GOLDEN_TOLERANCE = 1e-4

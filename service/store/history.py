@@ -14,7 +14,7 @@ from service.batcher import Batcher
 from service.config import Settings
 from service.contract.events import Event
 from service.deadline import Deadline
-from service.errors import ServiceError, StoreMismatch, StoreUnavailable
+from service.errors import ServiceError, StoreUnavailable
 from service.metrics import Metrics
 from service.store import keys
 from service.store.client import (
@@ -25,7 +25,12 @@ from service.store.client import (
     translate_redis_errors,
     unavailable,
 )
-from service.store.history_codec import History, decode_history, encode_events, encode_payload
+from service.store.history_codec import (
+    History,
+    PackedHistory,
+    encode_events,
+    encode_payload,
+)
 from service.store.limits import append_limits, oldest_ms
 from service.store.outcomes import DUPLICATE, Appended
 from service.store.people import PeopleStore
@@ -40,7 +45,7 @@ APPENDS_AT_ONCE = 2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-__all__ = ["History", "HistoryStore"]
+__all__ = ["History", "HistoryStore", "PackedHistory"]
 
 
 def system_now_ms() -> int:
@@ -107,6 +112,10 @@ class HistoryStore:
 
     async def read(self, user_id: str) -> History:
         """Return a user's history, empty if there is none; one round trip."""
+        return (await self.read_packed(user_id)).decode()
+
+    async def read_packed(self, user_id: str) -> PackedHistory:
+        """Return a user's history as it is stored; one round trip."""
         result = await self._reads.submit(user_id)
         if isinstance(result, ServiceError):
             raise result
@@ -151,7 +160,7 @@ class HistoryStore:
             await self._client.check()
         return probes
 
-    async def _read_many(self, user_ids: list[str]) -> list[History | ServiceError]:
+    async def _read_many(self, user_ids: list[str]) -> list[PackedHistory | ServiceError]:
         await self._prepare()
         groups = []
         for user_id in user_ids:
@@ -160,19 +169,16 @@ class HistoryStore:
         with translate_redis_errors(self._metrics, "read"):
             answers = await self._client.get_groups(groups)
         since_ms = oldest_ms(self._now_ms(), self._settings)
-        return [self._decoded(answer, since_ms) for answer in answers]
+        return [self._packed(answer, since_ms) for answer in answers]
 
-    def _decoded(
+    def _packed(
         self, answer: list[bytes | None] | Exception, since_ms: int
-    ) -> History | ServiceError:
+    ) -> PackedHistory | ServiceError:
         """Return one user's history, or the error that only this user's callers should meet."""
         if isinstance(answer, Exception):
             return unavailable(self._metrics, "read", answer)
-        try:
-            packed, seen = answer
-            return decode_history(packed, seen, since_ms)
-        except StoreMismatch as exc:
-            return exc
+        packed, seen = answer
+        return PackedHistory(packed, seen, since_ms)
 
     async def _append_many(
         self, posts: list[tuple[Event, ...]]

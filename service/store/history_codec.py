@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,18 @@ class History(Past):
             seen_types=np.zeros(0, np.uint8),
             **arrays,
         )
+
+
+class PackedHistory(NamedTuple):
+    """What Redis has of a user, not yet decoded; events from before `oldest_ms` do not count."""
+
+    history: bytes | None
+    seen: bytes | None
+    oldest_ms: int = 0
+
+    def decode(self) -> History:
+        """Return the history; raises StoreMismatch if the values are something else."""
+        return decode_history(*self)
 
 
 @dataclass(frozen=True, slots=True)

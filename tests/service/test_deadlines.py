@@ -12,16 +12,15 @@ from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from service.contract.events import UserId
 from service.deadline import Deadline, request_began_s
-from service.fallback import LivePopularity
 from service.metrics import Metrics
 from service.recommendation import RecommendationQuery
-from service.serving_model import ModelSlot, Ranked, RankJob, ServingModel
-from service.store.history import History
+from service.serving_model import ModelSlot, Ranked, RankJob
+from service.store.history import PackedHistory
 from tests.builders import event
 from tests.clients import client_of
 from tests.fake_stores import fake_stores
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
-from tests.recommenders import recommender_on
+from tests.fakes import FakeHistory
+from tests.recommenders import NOTHING_RANKED, model_of, recommender_on
 
 ANNA = RecommendationQuery(k=3, user_id=UserId("anna"), events=(event(item_id="night-1"),))
 
@@ -29,10 +28,10 @@ ANNA = RecommendationQuery(k=3, user_id=UserId("anna"), events=(event(item_id="n
 class StuckHistory(FakeHistory):
     """A store that never answers a read."""
 
-    async def read(self, user_id: str) -> History:
+    async def read_packed(self, user_id: str) -> PackedHistory:
         """Wait for ever."""
         await asyncio.Event().wait()
-        return await super().read(user_id)
+        return await super().read_packed(user_id)
 
 
 class NotedRanking:
@@ -46,7 +45,7 @@ class NotedRanking:
         self.asked_s.append(asyncio.get_running_loop().time())
         # Where a deadline that has passed makes itself known.
         await asyncio.sleep(0)
-        return []
+        return NOTHING_RANKED
 
 
 @pytest.fixture
@@ -59,8 +58,7 @@ async def test_a_stuck_redis_leaves_the_model_its_part_of_the_time(
     bundle: LoadedBundle, ranking: NotedRanking
 ) -> None:
     """Half of what remains is for the history; the request's own events are ranked then."""
-    live = LivePopularity(FakeCounters(), bundle.vocabulary, FakeClock())
-    models = ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack())
+    models = ModelSlot(model_of(bundle, ranking), AsyncExitStack())
     started_s = asyncio.get_running_loop().time()
     answer = await recommender_on(models, StuckHistory(), deadline_ms=1_000).recommend(ANNA)
     assert answer.degraded == ("redis",)
@@ -72,8 +70,7 @@ async def test_a_request_that_waited_too_long_is_answered_without_the_model(
     bundle: LoadedBundle, ranking: NotedRanking
 ) -> None:
     """Its time counts from its first byte, not from the moment when somebody looked at it."""
-    live = LivePopularity(FakeCounters(), bundle.vocabulary, FakeClock())
-    models = ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack())
+    models = ModelSlot(model_of(bundle, ranking), AsyncExitStack())
     token = request_began_s.set(asyncio.get_running_loop().time() - 10)
     try:
         answer = await recommender_on(models, FakeHistory(), deadline_ms=9_000).recommend(ANNA)

@@ -6,14 +6,13 @@ import pytest
 from service.bundle_loader import LoadedBundle
 from service.contract.events import ItemId, UserId
 from service.errors import NotReady, Overloaded, ServiceError
-from service.fallback import LivePopularity
 from service.metrics import Metrics
 from service.recommendation import RecommendationQuery
 from service.recommender import Recommender
-from service.serving_model import ModelSlot, Ranked, Ranking, RankJob, ServingModel
+from service.serving_model import ModelSlot, Ranked, Ranking, RankJob
 from tests.builders import event
-from tests.fakes import FakeClock, FakeCounters, FakeHistory
-from tests.recommenders import recommender_on
+from tests.fakes import FakeHistory
+from tests.recommenders import model_of, recommender_on
 
 ANNA = RecommendationQuery(k=2, user_id=UserId("anna"))
 
@@ -42,9 +41,7 @@ def recommender_of(
     bundle: LoadedBundle, ranking: Ranking, history: FakeHistory, metrics: Metrics | None = None
 ) -> Recommender:
     """Return a recommender whose deadline is a millisecond."""
-    clock = FakeClock()
-    live = LivePopularity(FakeCounters(), bundle.vocabulary, clock)
-    models = ModelSlot(ServingModel(bundle, ranking, live), AsyncExitStack())
+    models = ModelSlot(model_of(bundle, ranking), AsyncExitStack())
     return recommender_on(models, history, metrics=metrics, deadline_ms=1)
 
 

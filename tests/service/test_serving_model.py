@@ -14,7 +14,7 @@ from service.recommendation import RecommendationQuery
 from service.serving_model import ModelSlot, Ranked, RankJob, ServingModel, open_model
 from tests.builders import ITEM_ROWS, event, make_bundle
 from tests.fakes import FakeClock, FakeCounters, FakeHistory
-from tests.recommenders import recommender_on
+from tests.recommenders import NOTHING_RANKED, model_of, recommender_on
 
 
 class HeldRanking:
@@ -27,7 +27,7 @@ class HeldRanking:
         """Wait to be let go."""
         self.began.set()
         await self.go.wait()
-        return []
+        return NOTHING_RANKED
 
 
 def popularity(bundle: LoadedBundle) -> LivePopularity:
@@ -50,7 +50,7 @@ async def test_a_request_ends_on_the_model_it_began_with(
     closed: list[str] = []
     resources = AsyncExitStack()
     resources.callback(closed.append, "old")
-    slot = ModelSlot(ServingModel(bundle, ranking, popularity(bundle)), resources)
+    slot = ModelSlot(model_of(bundle, ranking), resources)
     recommender = recommender_on(slot, history)
     await history.append([event(item_id="night-1")])
     query = RecommendationQuery(k=1, user_id=UserId("anna"))

@@ -210,8 +210,10 @@ def assert_padding_changes_nothing(encoder: bytes) -> None:
         windows = [window(count) for count in counts]
         arrays = encode_windows(windows, POINTS[: len(counts)], length)
         found = session.run(None, {name: arrays[name] for name in names})
-        # What padding is worth is 0; cut off, it is not there.
-        return [found[0], *(np.pad(copy, ((0, 0), (6 - length, 0))) for copy in found[1:])]
+        # What padding is worth is 0; cut off, it is not there. Times have no window.
+        missing = ((0, 0), (6 - length, 0))
+        copies = [np.pad(each, missing) if each.ndim > 1 else each for each in found[1:]]
+        return [found[0], *copies]
 
     counts = (1, 4, 2)
     whole, cut = run(counts, 6), run(counts, 4)
@@ -246,7 +248,8 @@ def test_a_bundle_of_a_copying_model_is_served_with_its_bonus(tmp_path: Path) ->
     config = builders.tiny_config("model.copy=true", "model.copy_heads=2", "loop.max_epochs=2")
     train(read_inputs(dataset, config), config, tmp_path / "run")
     bundle, manifest = export_bundle(tmp_path / "run", tmp_path / "bundles")
-    assert manifest.features.outputs == (contract.QUERY_OUTPUT, contract.COPY_OUTPUT)
+    names = (contract.QUERY_OUTPUT, contract.COPY_OUTPUT, contract.UNTIL_OUTPUT)
+    assert manifest.features.outputs == names
     loaded = load_run(tmp_path / "run")
     served = load_bundle(bundle)
     arrays = encode_windows([window(4)], [RequestPoint(builders.START_MS + 10**9)], 6)

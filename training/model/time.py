@@ -25,6 +25,8 @@ FIRST_BUCKET = math.log(MS_PER_SECOND) * BUCKETS_PER_NAT
 FAR_MS = 2**62
 FIRST_FAR_BUCKET = 90
 NUM_OPEN_BUCKETS = 128
+# Closer to a bucket's edge than this share of it, rounding may say otherwise of the next request.
+NEAR_EDGE = 1e-5
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
@@ -83,6 +85,26 @@ def last_times(batch: Batch, *, both_ways: bool) -> Tensor:
     before = torch.cat([times[:, :1], times[:, :-1]], dim=1)
     real_before = torch.cat([batch.items[:, :1], batch.items[:, :-1]], dim=1) > 0
     return torch.where(real_before, before, times)
+
+
+def same_until(batch: Batch) -> Tensor:
+    """Return until when a request would find every time-dependent bucket as it is, (batch,) ms.
+
+    The same window asked at any time from the batch's to just before this one, at the same offset,
+    falls into the same hour, weekday and buckets of the gaps since each of its events. It is a
+    millisecond after the batch's time where that cannot be promised for longer.
+    """
+    asked, offsets = batch.query_times_ms[:, -1:], batch.query_tz_offsets_min[:, -1:]
+    hour_left = MS_PER_HOUR - (asked + offsets * MS_PER_MINUTE) % MS_PER_HOUR
+    longer = (asked + MS_PER_SECOND - batch.timestamps_ms).to(torch.float64)
+    place = torch.log(longer.clamp(min=MS_PER_SECOND)) * BUCKETS_PER_NAT - FIRST_BUCKET
+    bucket = torch.floor(place)
+    edge = torch.exp((bucket + (1 + FIRST_BUCKET)) / BUCKETS_PER_NAT)
+    just_in = (place - bucket < NEAR_EDGE * BUCKETS_PER_NAT) & (longer > MS_PER_SECOND)
+    left = torch.where(just_in, 0.0, edge * (1 - NEAR_EDGE) - longer)
+    left = torch.where(batch.items > 0, left, float(MS_PER_HOUR)).clamp(1, MS_PER_HOUR)
+    least = torch.minimum(left.to(torch.int64).amin(dim=1, keepdim=True), hour_left)
+    return (asked + torch.where(asked > 0, least, 1))[:, 0]
 
 
 class GapBias(nn.Module):

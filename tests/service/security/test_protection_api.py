@@ -20,7 +20,7 @@ from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from service.logs import configure_logs
 from service.security.keys import new_key_text
-from service.store.history_codec import History
+from service.store.history_codec import PackedHistory
 from tests.clients import client_of, metric
 from tests.fake_stores import fake_stores
 from tests.fakes import FakeClock, FakeHistory
@@ -39,11 +39,11 @@ class HeldHistory(FakeHistory):
         self.reading = asyncio.Semaphore(0)
         self.let_go = asyncio.Event()
 
-    async def read(self, user_id: str) -> History:
+    async def read_packed(self, user_id: str) -> PackedHistory:
         """Return a user's history when told to."""
         self.reading.release()
         await self.let_go.wait()
-        return await super().read(user_id)
+        return await super().read_packed(user_id)
 
 
 def app_of(settings: Settings, bundle: LoadedBundle, history: FakeHistory, **more: Any) -> FastAPI:
@@ -173,7 +173,7 @@ def log() -> Iterator[io.StringIO]:
 class BrokenHistory(FakeHistory):
     """A store that fails with a bug, so that a trace is logged."""
 
-    async def read(self, user_id: str) -> History:
+    async def read_packed(self, user_id: str) -> PackedHistory:
         """Fail."""
         raise LookupError("a bug")
 
