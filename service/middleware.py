@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import secrets
 from time import perf_counter
 
 from prometheus_client import Histogram
@@ -15,6 +14,7 @@ from service.errors import BodyTooLarge
 from service.logs import ACCESS_LOGGER, get_logger, log_request, request_id
 from service.metrics import Metrics
 from service.problems import internal_problem, service_problem
+from service.random_ids import random_id
 
 REQUEST_ID_HEADER = b"x-request-id"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -135,8 +135,8 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER:
             given: str = value.decode("latin-1")
-            return given if SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-    return secrets.token_hex(16)
+            return given if SANE_REQUEST_ID.fullmatch(given) else random_id()
+    return random_id()
 
 
 def _route(scope: Scope) -> str:

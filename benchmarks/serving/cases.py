@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 from benchmarks.serving import loads
 from benchmarks.serving.generator import open_loop
 from benchmarks.serving.memory import process_mib, rss_mib, worker_pids
+from benchmarks.serving.metrics import encoded_windows
 from benchmarks.serving.recall import recall
 from benchmarks.serving.requests import BenchmarkFailed
-from benchmarks.serving.stage import SOJOURN, Bench, Stage, sojourn
+from benchmarks.serving.stage import ANEW, SOJOURN, Bench, Stage, sojourn
 from benchmarks.serving.statistics import Spread, ratio
 
 # What a part gives: `figures` by key of the report, and all that they were made of.
@@ -35,16 +36,31 @@ def one(figure: float) -> dict[str, Any]:
 
 def plain(bench: Bench, here: Stage, name: str) -> Result:
     """Measure GET of ten beside every contestant; the ratios' keys end in `name`."""
+    server = here.servers[SOJOURN]
+    before = encoded_windows(server.port)
     rates = bench.rates(here.cases())
-    others = [other for other in rates if other != SOJOURN]
+    others = [other for other in rates if other not in (SOJOURN, ANEW)]
     ratios = {f"ratio_{other}_{name}": ratio(rates[SOJOURN], rates[other]) for other in others}
-    return {"figures": spreads(ratios), "requests_per_s": spreads(rates)}
+    if ANEW in rates:
+        ratios[f"ratio_redis_{name}_anew"] = ratio(rates[ANEW], rates["redis"])
+    return {
+        "figures": spreads(ratios),
+        "requests_per_s": spreads(rates),
+        "share_kept": share_kept(before, encoded_windows(server.port)),
+    }
+
+
+def share_kept(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Return the share of the requests between two counts whose encoding was known."""
+    new = {source: number - before[source] for source, number in after.items()}
+    return new["kept"] / max(1.0, sum(new.values()))
 
 
 def latency(bench: Bench, here: Stage) -> Result:
     """Measure GET of ten at a constant 1,000 requests a second, and the bare read of Redis."""
-    taken: dict[str, list[dict[str, float]]] = {SOJOURN: [], "redis": []}
     cases = here.cases()
+    names = [name for name in (SOJOURN, ANEW, "redis") if name in cases]
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(bench.rounds):
         for name, rounds in taken.items():
             server, load = cases[name]
@@ -62,8 +78,9 @@ def latency(bench: Bench, here: Stage) -> Result:
     }
     for name, figures in found.items():
         print(f"  {name:<24}{figures['p99_ms'].median:>10,.2f} ms, p99", flush=True)
+    keys = {SOJOURN: "p99_ms_1000rps", ANEW: "p99_ms_1000rps_anew"}
     return {
-        "figures": spreads({"p99_ms_1000rps": found[SOJOURN]["p99_ms"]}),
+        "figures": spreads({keys[name]: found[name]["p99_ms"] for name in keys if name in found}),
         "latency": {name: spreads(figures) for name, figures in found.items()},
         "latency_generator": "benchmarks/serving/generator.py",
     }
@@ -73,8 +90,10 @@ def candidates(bench: Bench, here: Stage) -> Result:
     """Measure POST with 500 candidates beside the bare read of Redis."""
     cases, ids = here.cases(), here.users.user_ids()
     load = loads.candidates(ids, here.made.spec.num_items)
-    rates = bench.rates({SOJOURN: (here.servers[SOJOURN], load), "redis": cases["redis"]})
-    found = {"ratio_redis_500_candidates": ratio(rates[SOJOURN], rates["redis"])}
+    keys = {SOJOURN: "ratio_redis_500_candidates", ANEW: "ratio_redis_500_candidates_anew"}
+    ours = {name: (here.servers[name], load) for name in keys if name in here.servers}
+    rates = bench.rates(ours | {"redis": cases["redis"]})
+    found = {keys[name]: ratio(rates[name], rates["redis"]) for name in ours}
     return {"figures": spreads(found), "requests_per_s": spreads(rates)}
 
 
@@ -129,13 +148,17 @@ def workers(bench: Bench, here: Stage) -> Result:
 
 def million(bench: Bench, here: Stage) -> Result:
     """Measure GET of ten among a million items, and how many of the exact ten best they are."""
-    server, load = here.cases()[SOJOURN]
+    cases = here.cases()
+    server = here.servers[SOJOURN]
     num_users = QUICK_USERS_OF_RECALL if bench.quick else USERS_OF_RECALL
     found = recall(server.port, here.made, here.users, num_users)
     print(f"  recall@10 {found:.4f}", flush=True)
-    rates = bench.rates({SOJOURN: (server, load)}, at_least_s=MILLION_S)
+    rates = bench.rates(cases, at_least_s=MILLION_S)
+    figures = {"rps_1m": rates[SOJOURN].document(), "recall_1m": one(found)}
+    if ANEW in rates:
+        figures["rps_1m_anew"] = rates[ANEW].document()
     return {
-        "figures": {"rps_1m": rates[SOJOURN].document(), "recall_1m": one(found)},
+        "figures": figures,
         "memory_mib": process_mib(server.pid),
         "users_of_recall": num_users,
     }

@@ -9,7 +9,7 @@ from benchmarks.serving import cases, redis_memory
 from benchmarks.serving.bundles import ensure_bundle
 from benchmarks.serving.cases import Result
 from benchmarks.serving.catalogue import Spec
-from benchmarks.serving.stage import Bench, Stage, stage
+from benchmarks.serving.stage import ANEW, Bench, Stage, stage
 
 Part: TypeAlias = Callable[[Bench, Stage], Result]
 
@@ -30,8 +30,8 @@ class Setting:
 SETTINGS = (
     Setting(
         Spec(50, 3_500),
-        ("bare", "redis", "torch"),
-        ("bare", "redis", "torch"),
+        ("bare", "redis", "torch", ANEW),
+        ("bare", "redis", "torch", ANEW),
         {
             "w50": partial(cases.plain, name="w50"),
             "latency": cases.latency,
@@ -42,8 +42,8 @@ SETTINGS = (
     ),
     Setting(
         Spec(200, 3_500),
-        ("bare", "redis", "torch"),
-        ("redis",),
+        ("bare", "redis", "torch", ANEW),
+        ("redis", ANEW),
         {
             "w200": partial(cases.plain, name="w200"),
             "workers": cases.workers,
@@ -51,10 +51,15 @@ SETTINGS = (
             "events": cases.events,
         },
     ),
-    Setting(Spec(50, 100_000), ("redis",), ("redis",), {"100k": partial(cases.plain, name="100k")}),
+    Setting(
+        Spec(50, 100_000),
+        ("redis", ANEW),
+        ("redis",),
+        {"100k": partial(cases.plain, name="100k")},
+    ),
     Setting(
         Spec(50, 1_000_000),
-        (),
+        (ANEW,),
         (),
         {"1m": cases.million, "starts": cases.starts, "shared": cases.shared},
     ),

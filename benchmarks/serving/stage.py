@@ -25,6 +25,9 @@ FACTORIES = {
     "torch": "benchmarks.serving.torch_app:app",
 }
 SOJOURN = "sojourn"
+# The same without what is kept between requests: as if each of them followed an event of its user.
+ANEW = "anew"
+KEEPS_NOTHING = {"SOJOURN_KEPT_READINGS_MIB": "0"}
 GENERATORS = WRK, BUILT_IN = ("wrk", "built-in")
 UVICORN = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
 
@@ -95,7 +98,7 @@ class Stage:
         """Return what each server is asked for the plain case: a user's ten best."""
         ids = self.users.user_ids()
         return {
-            name: (server, loads.recommend(ids) if name == SOJOURN else loads.bare(ids))
+            name: (server, loads.recommend(ids) if name in (SOJOURN, ANEW) else loads.bare(ids))
             for name, server in self.servers.items()
         }
 
@@ -115,7 +118,12 @@ def stage(bench: Bench, spec: Spec, contestants: tuple[str, ...]) -> Iterator[St
         servers = {SOJOURN: ours}
         for name in contestants:
             env = {"BENCH_REDIS_URL": redis_url, "BENCH_MODEL": str(made.folder)}
-            servers[name] = stack.enter_context(_plain(bench, name, env))
+            server = (
+                sojourn(bench, made, redis_url, env=KEEPS_NOTHING)
+                if name == ANEW
+                else _plain(bench, name, env)
+            )
+            servers[name] = stack.enter_context(server)
         yield Stage(made, people, redis_url, servers)
 
 
@@ -130,14 +138,22 @@ def valkey(bench: Bench) -> Iterator[str]:
 
 @contextmanager
 def sojourn(
-    bench: Bench, made: Made, redis_url: str, *, workers: int = 1, cores: tuple[int, ...] = (0,)
+    bench: Bench,
+    made: Made,
+    redis_url: str,
+    *,
+    workers: int = 1,
+    cores: tuple[int, ...] = (0,),
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Run the service with its default settings."""
+    """Run the service with its default settings, but for those in `env`."""
     port = free_port()
     command = ["-m", "service", "run", "--bundle", str(made.bundle), "--redis", redis_url]
     command += ["--port", str(port), "--workers", str(workers)]
     log = bench.folder / "sojourn.log"
-    with running(SOJOURN, command, port, log=log, ready_path="/readyz", cores={*cores}) as server:
+    with running(
+        SOJOURN, command, port, log=log, ready_path="/readyz", cores={*cores}, env=env
+    ) as server:
         yield server
 
 

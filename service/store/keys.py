@@ -6,10 +6,10 @@ layout gets a new number and never meets old values.
 """
 
 import re
-import secrets
 import zlib
 
 from service.contract.events import user_hash
+from service.random_ids import random_id
 
 MS_PER_DAY = 86_400_000
 SECONDS_PER_DAY = 86_400
@@ -56,7 +56,7 @@ def new_recommendation_id(user_id: str | None, num_partitions: int) -> str:
     It is the user's, so that one script can note an answer beside what else is the user's; an
     anonymous answer gets any.
     """
-    random = secrets.token_hex(16)
+    random = random_id()
     partition = partition_of(random if user_id is None else user_id, num_partitions)
     return f"{partition:0{PARTITION_DIGITS}x}{random[PARTITION_DIGITS:]}"
 
