@@ -152,7 +152,7 @@ class Readings:
     ) -> None:
         """Keep the reading of what is stored of a user, while the encoder's answer is the same."""
         lasts_s = (encoded.until_ms - point.time_ms) / MS_PER_S
-        if not reading.is_stored or lasts_s < MIN_KEEP_S:
+        if not self._max_bytes or not reading.is_stored or lasts_s < MIN_KEEP_S:
             return
         reading.rest(encoded.apart(), point)
         if reading.num_bytes <= self._max_bytes:
