@@ -11,7 +11,7 @@ SOURCES := service training tests benchmarks deploy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick bench-serve compose format constraints audit sbom chaos fuzz \
+.PHONY: help setup demo test lint check bench bench-quick bench-serve profile compose format constraints audit sbom chaos fuzz \
   proofs clean
 
 help:  ## show the targets
@@ -47,11 +47,14 @@ check: lint test  ## all that the build server checks: lint, then test
 bench: $(READY)  ## measure latency and throughput on this machine
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: $(READY)  ## serving against the bare server, in about three minutes
+bench-quick: $(READY)  ## serving against the bare server, in about two minutes
 	$(BIN)/python benchmarks/serve.py --quick --json build/bench-quick.json
 
 bench-serve: $(READY)  ## the same in full, on a quiet machine; a quarter of an hour
 	$(BIN)/python benchmarks/serve.py --json build/bench-serve.json
+
+profile: $(READY)  ## sample the service under load: where a request's time goes; needs a network once
+	$(BIN)/python benchmarks/hot_path.py
 
 compose:  ## build and start Redis and the service; needs Docker and a bundle in ./bundles
 	@test -s bundles/CURRENT || { echo 'no bundle in ./bundles: `make demo` makes one'; exit 1; }

@@ -119,11 +119,11 @@ def _model(spec: Spec) -> SequenceModel:
     weight = model.items.identity.weight
     with torch.no_grad():
         length = weight[1:].norm(dim=1).mean()
-        weight[1:] = torch.from_numpy(_clustered(spec.num_items, weight.shape[1])) * length
+        weight[1:] = torch.from_numpy(clustered_vectors(spec.num_items, weight.shape[1])) * length
     return model
 
 
-def _clustered(num_items: int, dim: int) -> Float32s:
+def clustered_vectors(num_items: int, dim: int) -> Float32s:
     """Return unit vectors around random centres, (num_items, dim)."""
     rng = np.random.default_rng(SEED)
     vectors = rng.standard_normal((num_items, dim), np.float32)
