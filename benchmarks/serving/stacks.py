@@ -23,7 +23,8 @@ PARTS: Mapping[str, Sequence[str]] = {
     "recommendation": ("service",),
     "store, Redis": ("service.store", "redis", "hiredis"),
     "history codec, window": (
-        "service.store.history_codec", "service.windows", "service.contract.features",
+        "service.readings", "service.store.history_codec", "service.windows",
+        "service.contract.features",
         "service.contract.vocabulary",
     ),
     "batching": ("service.batcher", "service.serving_model"),
