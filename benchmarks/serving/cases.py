@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from benchmarks.serving import loads
+from benchmarks.serving.costs import event_costs
 from benchmarks.serving.generator import open_loop
 from benchmarks.serving.memory import process_mib, rss_mib, worker_pids
 from benchmarks.serving.metrics import encoded_windows
@@ -113,7 +114,10 @@ def variants(bench: Bench, here: Stage) -> Result:
 
 
 def events(bench: Bench, here: Stage) -> Result:
-    """Measure POST of 50 new events, all of one user, of ten users, and of fifty."""
+    """Measure POST of 50 new events, all of one user, of ten users, and of fifty.
+
+    Then, of ten, what they cost: Valkey shares a core with the generator, so the rate may be its.
+    """
     server, ids = here.servers[SOJOURN], here.users.user_ids()
     cases = {
         f"{count}_users": (server, loads.events(ids, here.made.spec.num_items, count))
@@ -124,7 +128,14 @@ def events(bench: Bench, here: Stage) -> Result:
         name: Spread(tuple(rate * loads.EVENTS_PER_POST for rate in spread.rounds))
         for name, spread in posts.items()
     }
-    return {"figures": spreads({"events_per_s": found["10_users"]}), "events_per_s": spreads(found)}
+    costs = [event_costs(bench, *cases["10_users"], here.redis_url) for _ in range(bench.rounds)]
+    ours, valkeys = (Spread(tuple(rounds)) for rounds in zip(*costs, strict=True))
+    print(f"  a CPU-second: service {ours.median:,.0f}, Valkey {valkeys.median:,.0f}", flush=True)
+    return {
+        "figures": spreads({"events_per_s": found["10_users"], "events_per_cpu_s": ours}),
+        "events_per_s": spreads(found),
+        "events_per_cpu_s_of_valkey": valkeys.document(),
+    }
 
 
 def rss(bench: Bench, here: Stage) -> Result:
