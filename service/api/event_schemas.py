@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from service.api.attempts import Attempt
 from service.contract.errors import InvalidField
 from service.contract.events import (
+    EVENT_TYPE_CODES,
     EVENT_TYPES,
     MAX_CONTEXT_ENTRIES,
     MAX_EVENT_ID_CHARS,
@@ -22,9 +23,7 @@ from service.contract.events import (
     MIN_TIMESTAMP_MS,
     NO_CONTEXT,
     Event,
-    ItemId,
     Scalar,
-    UserId,
     check_amount,
     check_coordinates,
     check_id,
@@ -225,8 +224,9 @@ def event_of(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
 def right_event(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Event:
     """Return the event as `event_of` does; ids, texts and numbers each are known to be right."""
     known = fields.get
-    item_id = fields["item_id"]
-    event_type = check_event_type("event_type", fields["event_type"])
+    item_id, event_type = fields["item_id"], fields["event_type"]
+    if event_type not in EVENT_TYPE_CODES:
+        check_event_type("event_type", event_type)
     value, duration_s, lat, lon = known("value"), known("duration_s"), known("lat"), known("lon")
     if (lat is None) != (lon is None):
         check_coordinates(lat, lon)
@@ -234,33 +234,38 @@ def right_event(fields: Mapping[str, Any], user_id: str, latest_ms: int) -> Even
     if context:
         _check_context(context)
     timestamp_ms, tz_offset_min = _checked_time(fields["timestamp"], latest_ms)
-    return Event(
-        known("event_id")
-        or derive_event_id(
+    event_id = known("event_id") or derive_event_id(
+        user_id,
+        item_id,
+        event_type,
+        timestamp_ms,
+        value=value,
+        duration_s=duration_s,
+        lat=lat,
+        lon=lon,
+    )
+    # All fields in their order, in two thirds of the time that their names would take.
+    return Event._make(
+        (
+            event_id,
             user_id,
             item_id,
             event_type,
             timestamp_ms,
-            value=value,
-            duration_s=duration_s,
-            lat=lat,
-            lon=lon,
-        ),
-        UserId(user_id),
-        ItemId(item_id),
-        event_type,
-        timestamp_ms,
-        tz_offset_min,
-        value,
-        duration_s,
-        lat,
-        lon,
-        known("recommendation_id"),
-        context,
+            tz_offset_min,
+            value,
+            duration_s,
+            lat,
+            lon,
+            known("recommendation_id"),
+            context,
+        )
     )
 
 
 def _checked_time(timestamp: str | int, latest_ms: int) -> tuple[int, int | None]:
+    if type(timestamp) is int and MIN_TIMESTAMP_MS <= timestamp <= latest_ms <= MAX_TIMESTAMP_MS:
+        return timestamp, None
     timestamp_ms, tz_offset_min = parse_timestamp(timestamp)
     if timestamp_ms > latest_ms:
         raise InvalidField(

@@ -55,7 +55,8 @@ class PlainEvent(TypedDict):
     user_id: IdText
     item_id: IdText
     event_type: str
-    timestamp: str | int
+    # In this order: which of several fits is not searched for, the first is taken.
+    timestamp: Annotated[int | str, Field(union_mode="left_to_right")]
     event_id: NotRequired[EventIdText | None]
     value: NotRequired[float | None]
     duration_s: NotRequired[Seconds | None]

@@ -42,6 +42,8 @@ EVENT_TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)
 
 Scalar = str | int | float | bool
 _NO_NUMBERS = "null,null,null,null"
+# A copy is made in half of the time of a new one.
+_EVENT_ID_HASH = hashlib.blake2b(digest_size=16)
 NO_CONTEXT: Mapping[str, Scalar] = MappingProxyType({})
 
 
@@ -89,7 +91,9 @@ def derive_event_id(
         known = ["null" if x is None else repr(x) for x in (value, duration_s, lat, lon)]
         numbers = ",".join(known)
     text = f"[{quoted(user_id)},{quoted(item_id)},{quoted(event_type)},{timestamp_ms},{numbers}]"
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
+    digest = _EVENT_ID_HASH.copy()
+    digest.update(text.encode("ascii"))
+    return digest.hexdigest()
 
 
 def user_hash(user_id: str) -> str:

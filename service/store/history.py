@@ -5,8 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle
-from typing import TypeVar
+from itertools import accumulate, chain, cycle, pairwise
+from typing import TypeVar, cast
 
 from redis.exceptions import ResponseError
 
@@ -25,14 +25,9 @@ from service.store.client import (
     translate_redis_errors,
     unavailable,
 )
-from service.store.history_codec import (
-    History,
-    PackedHistory,
-    encode_events,
-    encode_payload,
-)
+from service.store.history_codec import EventColumns, History, PackedHistory
 from service.store.limits import append_limits, oldest_ms
-from service.store.outcomes import DUPLICATE, Appended
+from service.store.outcomes import ACCEPTED, ACCEPTED_NUMBER, DUPLICATE, Appended
 from service.store.people import PeopleStore
 
 # More events than this are sent in several round trips, so that reads get their turn between.
@@ -200,8 +195,10 @@ class HistoryStore:
         """
         events = [event for post in posts for event in post]
         results: list[Appended | Exception] = [DUPLICATE] * len(events)
-        await self._send(events, [range(len(events))], now_ms, results)
         spans = _spans(posts)
+        if await self._send(events, [range(len(events))], now_ms, results):
+            # As nearly always: nobody's results hold an error.
+            return [cast(list[Appended], results[span.start : span.stop]) for span in spans]
         refused = [
             [place for place in span if isinstance(results[place], ResponseError)]
             for span in (spans if len(posts) > 1 else ())
@@ -216,21 +213,31 @@ class HistoryStore:
         groups: Sequence[Sequence[int]],
         now_ms: int,
         results: list[Appended | Exception],
-    ) -> None:
-        """Store the events at these places in one round trip; groups of them share no call."""
+    ) -> bool:
+        """Store the events at these places in one round trip; groups of them share no call.
+
+        Returns whether every call was done; of one that was not, the error is in `results`.
+        """
         appends = [one for places in groups for one in self._appends_of(events, places, now_ms)]
         since_ms = oldest_ms(now_ms, self._settings)
         with translate_redis_errors(self._metrics, "append"):
             answers = await self._script.run(self._client, [one.call for one in appends])
+        all_done = True
         for one, answer in zip(appends, answers, strict=True):
-            numbers = None if isinstance(answer, Exception) else iter(answer)
+            if isinstance(answer, Exception):
+                all_done = False
+                for place in chain.from_iterable(one.places):
+                    results[place] = answer
+                continue
+            at = 0
             for places in one.places:
-                if numbers is not None:
-                    next(numbers)  # of seen records, which only a merge gives
-                for place in places:
-                    results[place] = (
-                        answer if numbers is None else Appended.of(next(numbers), since_ms)
-                    )
+                # Before each user's there is the number of seen records, which only a merge gives.
+                numbers = answer[at + 1 : at + 1 + len(places)]
+                at += 1 + len(places)
+                for place, number in zip(places, numbers, strict=True):
+                    is_accepted = number == ACCEPTED_NUMBER
+                    results[place] = ACCEPTED if is_accepted else Appended.of(number, since_ms)
+        return all_done
 
     def _outcome(
         self, results: Sequence[Appended | Exception]
@@ -246,10 +253,17 @@ class HistoryStore:
     def _appends_of(
         self, events: Sequence[Event], places: Sequence[int], now_ms: int
     ) -> list[_Append]:
-        return [
-            _Append(users, self._call(partition, [[events[at] for at in u] for u in users], now_ms))
-            for partition, users in self._by_partition(events, places).items()
-        ]
+        users_of = self._by_partition(events, places)
+        in_order = [at for users in users_of.values() for user in users for at in user]
+        columns = EventColumns([events[at] for at in in_order])
+        appends, start = [], 0
+        for partition, users in users_of.items():
+            bounds = [*accumulate(map(len, users), initial=start)]
+            user_ids = [events[user[0]].user_id for user in users]
+            call = self._call(partition, user_ids, columns, bounds, now_ms)
+            appends.append(_Append(users, call))
+            start = bounds[-1]
+        return appends
 
     def _by_partition(
         self, events: Sequence[Event], places: Sequence[int]
@@ -258,29 +272,36 @@ class HistoryStore:
         places_of: defaultdict[str, list[int]] = defaultdict(list)
         for place in places:
             places_of[events[place].user_id].append(place)
+        times = [event.timestamp_ms for event in events]
         users_of: defaultdict[int, list[list[int]]] = defaultdict(list)
         for user_id, own in places_of.items():
             # Stable: events of one time stay in the order in which they were sent.
-            own.sort(key=lambda place: events[place].timestamp_ms)
+            own.sort(key=times.__getitem__)
             users_of[self._partition(user_id)].append(own)
         return users_of
 
-    def _call(self, partition: int, users: Sequence[Sequence[Event]], now_ms: int) -> ScriptCall:
-        """Return the call that appends the events of users, each user's in order of time."""
+    def _call(
+        self,
+        partition: int,
+        user_ids: Sequence[str],
+        columns: EventColumns,
+        bounds: Sequence[int],
+        now_ms: int,
+    ) -> ScriptCall:
+        """Return the call that appends the events of users; a user's are between two bounds."""
         first_day = now_ms // keys.MS_PER_DAY - keys.COUNTER_DAYS + 1
-        all_days = {event.timestamp_ms // keys.MS_PER_DAY for events in users for event in events}
+        times = columns.timestamps_ms[bounds[0] : bounds[-1]]
         # Older days are no longer popular, and their counters have gone.
-        days = sorted(day for day in all_days if day >= first_day)
+        days = sorted({day for ms in times if (day := ms // keys.MS_PER_DAY) >= first_day})
         call_keys = [keys.stream_key(partition)]
-        args = append_limits(self._settings, now_ms, len(users), days)
-        for events in users:
-            user_id = events[0].user_id
+        args = append_limits(self._settings, now_ms, len(user_ids), days)
+        for user_id, (start, stop) in zip(user_ids, pairwise(bounds), strict=True):
             call_keys += (
                 keys.history_key(partition, user_id),
                 keys.seen_key(partition, user_id),
                 keys.tombstone_key(partition, user_id),
             )
-            args += (encode_events(events), b"\0".join(map(encode_payload, events)))
+            args += (columns.history(start, stop), columns.payloads(start, stop))
         call_keys += [keys.counter_key(partition, day) for day in days]
         return ScriptCall(call_keys, args)
 

@@ -23,7 +23,7 @@ class Appended:
         return cls("erased", -number) if number < 0 else (DUPLICATE, ACCEPTED)[number]
 
 
-EXPIRED_NUMBER = -1
+EXPIRED_NUMBER, ACCEPTED_NUMBER = -1, 1
 ACCEPTED = Appended("accepted")
 DUPLICATE = Appended("duplicate")
 
