@@ -27,7 +27,8 @@ local DAY_MS, LIMITS = 86400000, 3
 
 local max_events, max_seen, ttl_s, stream_max, counter_ttl_s, counter_max_items, oldest_ms, num_users =
   unpack('<dddddddd', ARGV[1])
-local foreign_seen, weights = ARGV[2], ARGV[3]
+local foreign_seen = ARGV[2]
+local weight_of = { unpack('<' .. string.rep('d', #ARGV[3] / 8), ARGV[3]) }
 local first_counter = 2 + 3 * num_users
 local num_days = #KEYS - first_counter + 1
 local stream = KEYS[1]
@@ -85,6 +86,11 @@ end
 -- Numbers, never strings, are compared: string order depends on the server's locale.
 local function time_at(history, event)
   return (unpack('<I6', history.packed, history[TIME] + (event - 1) * 6))
+end
+
+-- All times at once: a history has at most 5,000 events, and Lua's stack has room for 8,000 values.
+local function times_of(history)
+  return { unpack('<' .. string.rep('I6', history.count), history.packed, history[TIME]) }
 end
 
 -- Where the id of an event begins; of the one after the last, where the history ends.
@@ -165,11 +171,12 @@ local function seen_record(history, event, item_id)
 end
 
 -- What each event comes to, added to `results`, and the places of those that are new.
-local function judged(user, new, taken, results)
-  local fresh = {}
+local function judged(user, new, times, taken, results)
+  local packed, hash_at, fresh, num_before = new.packed, new[HASH], {}, #results
   for event = 1, new.count do
-    local hash, time_ms = cells(new, HASH, event, event), time_at(new, event)
+    local hash, time_ms = sub(packed, hash_at, hash_at + 5), times[event]
     local result = ACCEPTED
+    hash_at = hash_at + 6
     if time_ms < oldest_ms then
       result = EXPIRED
     elseif user.erased_ms and time_ms <= user.erased_ms then
@@ -180,7 +187,7 @@ local function judged(user, new, taken, results)
       taken[hash] = true
       fresh[#fresh + 1] = event
     end
-    results[#results + 1] = result
+    results[num_before + event] = result
   end
   return fresh
 end
@@ -278,12 +285,12 @@ end
 local is_streamed = false
 
 -- Add the weights of a user's new events to those of their days.
-local function count_weights(new)
-  local event = 0
+local function count_weights(new, times)
+  local event, type_at = 0, new[TYPE] - 1
   for item_id in string.gmatch(sub(new.packed, new.ids_at), '[^%z]+') do
     event = event + 1
-    local items = day_of[math.floor(time_at(new, event) / DAY_MS)]
-    local weight = unpack('<d', weights, byte(new.packed, new[TYPE] + event - 1) * 8 - 7)
+    local items = day_of[math.floor(times[event] / DAY_MS)]
+    local weight = weight_of[byte(new.packed, type_at + event)]
     if items and weight > 0 then items[item_id] = (items[item_id] or 0) + weight end
   end
 end
@@ -309,18 +316,22 @@ local results = {}
 for number, user in ipairs(users) do
   local at, argument = 3 * number - 1, LIMITS + num_days + 2 * number - 1
   local new, taken, place = view(ARGV[argument]), {}, #results + 1
+  local times = times_of(new)
   results[place] = 0
-  local fresh = judged(user, new, taken, results)
+  local fresh = judged(user, new, times, taken, results)
   local left = taken_over(user, taken)
   results[place] = #left
   if #fresh > 0 or #left > 0 then
-    if #fresh < new.count then new = picked(new, fresh) end
+    if #fresh < new.count then
+      new = picked(new, fresh)
+      times = times_of(new)
+    end
     local kept, rest = user.history.count, new
     if #fresh > 0 then kept, rest = merged(user.history, new) end
     -- The first of all writes: a server whose memory is full refuses it, and then the whole call.
     write(KEYS[at], user.history, kept, rest, left)
     write_seen(KEYS[at + 1], user.seen, left)
-    if #fresh > 0 and num_days > 0 then count_weights(new) end
+    if #fresh > 0 and num_days > 0 then count_weights(new, times) end
     if #fresh > 0 and stream_max > 0 then stream_out(ARGV[argument + 1], fresh) end
   end
 end
