@@ -27,6 +27,11 @@ def item_hash(item_id: str) -> int:
     return int.from_bytes(digest[:ITEM_HASH_BYTES], "little")
 
 
+def id_crc(item_id: str) -> int:
+    """Return the CRC-32 of an id's UTF-8, which says where a packed vocabulary has it."""
+    return crc32(item_id.encode())
+
+
 class Vocabulary:
     """A frozen bijection between string ids and the indices 1…N, in the order given.
 
@@ -80,9 +85,11 @@ class PackedVocabulary(Vocabulary):
 
     Every find compares the id itself, so ids of one bucket, or of one CRC, are never confused. Ids
     that came later are in a vocabulary of their own, a dict.
+
+    `crcs` are the `id_crc` of each id, if they are known already, (len(texts),).
     """
 
-    def __init__(self, texts: PackedTexts) -> None:
+    def __init__(self, texts: PackedTexts, crcs: NDArray[np.uint32] | None = None) -> None:
         self._texts = texts
         self._added = Vocabulary(())
         if not np.diff(texts.offsets).all():
@@ -91,7 +98,8 @@ class PackedVocabulary(Vocabulary):
         # As many buckets as ids, a power of two of them, each the range of one crc's first bits.
         bits = min(CRC_BITS, max(1, (count - 1).bit_length()))
         self._shift = CRC_BITS - bits
-        crcs = np.fromiter(map(crc32, texts.pieces()), np.uint32, count)
+        if crcs is None:
+            crcs = np.fromiter(map(crc32, texts.pieces()), np.uint32, count)
         order = np.argsort(crcs)
         self._refuse_repeated(crcs[order], order)
         starts = np.zeros((1 << bits) + 1, np.int32)
@@ -150,10 +158,10 @@ class PackedVocabulary(Vocabulary):
         return str(self._texts.utf8(index - 1), "utf-8")
 
 
-def vocabulary_of(texts: PackedTexts) -> Vocabulary:
+def vocabulary_of(texts: PackedTexts, crcs: NDArray[np.uint32] | None = None) -> Vocabulary:
     """Return the vocabulary of ids in the way that suits their number."""
     if len(texts) > MAX_DICT_IDS:
-        return PackedVocabulary(texts)
+        return PackedVocabulary(texts, crcs)
     return Vocabulary(str(piece, "utf-8") for piece in texts.pieces())
 
 
