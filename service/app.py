@@ -206,6 +206,8 @@ def create_app_from_environment() -> FastAPI:
     # dirty the pages. Objects of later requests and models are collected as ever.
     gc.collect()
     gc.freeze()
+    # The command line turns it off while one worker starts.
+    gc.enable()
     return app
 
 
