@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from zlib import crc32
 
 import numpy as np
@@ -70,8 +71,8 @@ class Vocabulary:
 
     def indices(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the indices of ids, (len(texts),) int64, 0 where unknown."""
-        found = [self._index_of.get(text, PADDING_INDEX) for text in texts]
-        return np.array(found, dtype=np.int64)
+        found = map(self._index_of.get, texts, repeat(PADDING_INDEX))
+        return np.fromiter(found, np.int64, len(texts))
 
     def id(self, index: int) -> str:
         """Return the id at an index from 1 to N; raises ContractError outside of it."""
