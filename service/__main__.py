@@ -215,6 +215,9 @@ def _worker_environment(settings: Settings, redis_url: str) -> Iterator[None]:
     # NumPy's products would start a thread for every core of the machine, container or not.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Arrays of millions are made once, at the start: huge pages for them took longer to get from
+    # the system than all the work that is done in them, a third of a second or more.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     if settings.workers == 1:
         yield
         return
