@@ -62,7 +62,12 @@ def read_items(path: Path, num_items: int) -> BundleItems:
         ids = _texts(table.column("item_id"))
         titles = _texts(table.column("title"))
         hashes = _hashes(path, table, ids)
-        return BundleItems(ids, titles, hashes, _crcs(path, table, ids), _columns(table, num_items))
+        items = BundleItems(
+            ids, titles, hashes, _crcs(path, table, ids), _columns(table, num_items)
+        )
+    # What columns were decoded in, which Arrow would keep for the next file.
+    pa.default_memory_pool().release_unused()
+    return items
 
 
 def _repeating_in(path: Path) -> list[str]:
