@@ -1,6 +1,7 @@
 """Reading `items.parquet`: from Arrow to arrays, without a Python object for each item."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from service.contract.features import Int64s
 from service.contract.items import parse_attributes
 from service.contract.opening import parse_opening_hours
 from service.contract.texts import PackedTexts
-from service.contract.vocabulary import item_hash
+from service.contract.vocabulary import id_crc, item_hash
 from service.item_columns import (
     ATTRIBUTES,
     CATEGORIES,
@@ -31,7 +32,7 @@ from service.item_columns import (
 
 INDEX = "item_index"
 # So many hashes, spread over all, are worked out again: a bundle made wrong has them all wrong.
-NUM_CHECKED_HASHES = 100
+NUM_CHECKED = 100
 # What many items have in common: read as its distinct texts, where the file keeps it so.
 REPEATING = ("attributes", "opening_hours")
 
@@ -40,12 +41,14 @@ REPEATING = ("attributes", "opening_hours")
 class BundleItems:
     """What a bundle says of its items, the first of which has the index 1.
 
-    `hashes` is (num_items,), the `item_hash` of each id.
+    `hashes` and `crcs` are (num_items,), the `item_hash` and the `id_crc` of each id; a bundle
+    before 1.3 does not say the latter.
     """
 
     ids: PackedTexts
     titles: PackedTexts
     hashes: NDArray[np.uint64]
+    crcs: NDArray[np.uint32] | None
     columns: ItemColumns
 
 
@@ -58,7 +61,13 @@ def read_items(path: Path, num_items: int) -> BundleItems:
             raise BundleMismatch(f"{path}: {INDEX} is not 1 to {num_items} in order")
         ids = _texts(table.column("item_id"))
         titles = _texts(table.column("title"))
-        return BundleItems(ids, titles, _hashes(path, table, ids), _columns(table, num_items))
+        hashes = _hashes(path, table, ids)
+        items = BundleItems(
+            ids, titles, hashes, _crcs(path, table, ids), _columns(table, num_items)
+        )
+    # What columns were decoded in, which Arrow would keep for the next file.
+    pa.default_memory_pool().release_unused()
+    return items
 
 
 def _repeating_in(path: Path) -> list[str]:
@@ -110,10 +119,26 @@ def _hashes(path: Path, table: _Table, ids: PackedTexts) -> NDArray[np.uint64]:
         texts = (str(piece, "utf-8") for piece in ids.pieces())
         return np.fromiter(map(item_hash, texts), np.uint64, len(ids))
     hashes: NDArray[np.uint64] = _numbers(column).astype(np.uint64, copy=False)
-    for at in range(0, len(ids), max(1, len(ids) // NUM_CHECKED_HASHES)):
-        if item_hash(str(ids.utf8(at), "utf-8")) != hashes[at]:
-            raise BundleMismatch(f"{path}: {contract.HASH_COLUMN} is not that of {ids[at]!r}")
+    _check_some(path, contract.HASH_COLUMN, ids, hashes, item_hash)
     return hashes
+
+
+def _crcs(path: Path, table: _Table, ids: PackedTexts) -> NDArray[np.uint32] | None:
+    column = table.column(contract.CRC_COLUMN)
+    if column is None:
+        return None
+    crcs: NDArray[np.uint32] = _numbers(column).astype(np.uint32, copy=False)
+    _check_some(path, contract.CRC_COLUMN, ids, crcs, id_crc)
+    return crcs
+
+
+def _check_some(
+    path: Path, name: str, ids: PackedTexts, stated: NDArray[Any], of_id: Callable[[str], int]
+) -> None:
+    """Raise BundleMismatch unless a hundred of the numbers stated are those of their ids."""
+    for at in range(0, len(ids), max(1, len(ids) // NUM_CHECKED)):
+        if of_id(str(ids.utf8(at), "utf-8")) != stated[at]:
+            raise BundleMismatch(f"{path}: {name} is not that of {ids[at]!r}")
 
 
 def _columns(table: _Table, num_items: int) -> ItemColumns:

@@ -103,7 +103,7 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         manifest=manifest,
         ranker=Ranker(session, ItemRows(item_matrix), manifest.features, index),
         item_matrix=item_matrix,
-        vocabulary=vocabulary_of(items.ids),
+        vocabulary=vocabulary_of(items.ids, items.crcs),
         titles=Titles(tuple(items.titles) if are_few else items.titles),
         columns=items.columns,
         hash_index=HashIndex.of(items.hashes),

@@ -50,7 +50,9 @@ class TermColumn:
         pairs = np.sort(items * width + places)
         is_first = np.ones(len(pairs), np.bool_)
         is_first[1:] = pairs[1:] != pairs[:-1]
-        by_item = np.stack(np.divmod(pairs[is_first], width))
+        pairs = pairs[is_first]
+        by_item = np.empty((2, len(pairs)), np.int64)
+        np.divmod(pairs, width, out=(by_item[0], by_item[1]))
         return cls._of_sorted(terms, by_item)
 
     @classmethod

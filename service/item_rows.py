@@ -53,8 +53,11 @@ class ItemRows:
         return rows
 
     def products(self, queries: Float32s) -> Float32s:
-        """Return the products of every row with query vectors, (len(self), queries)."""
-        return self._fill(np.empty((len(self), len(queries)), np.float32), queries)
+        """Return the products of every row with query vectors, (len(self), queries).
+
+        Those of a query are one after another in memory, for who looks at one query at a time.
+        """
+        return self._fill(np.empty((len(queries), len(self)), np.float32).T, queries)
 
     def passing_products(self, queries: Float32s) -> Float32s:
         """Return the same in memory that this thread's next call takes again."""

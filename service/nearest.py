@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.allowed import AllBut, Allowed, Only
+from service.allowed import AllBut, Allowed, Only, without_repeats
 from service.contract.features import Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
@@ -105,7 +105,7 @@ def _pool(rows: ItemRows, index: ItemIndex, question: Question) -> Int64s | None
 
     None where the index cannot say.
     """
-    own = np.unique(question.bonus.items)
+    own = without_repeats(question.bonus.items)
     own = own[own > 0]
     # The index knows no bonus: own items that lose by it would fill the places of others.
     lowered = own[question.bonus.of_each(own) < 0]
@@ -115,7 +115,7 @@ def _pool(rows: ItemRows, index: ItemIndex, question: Question) -> Int64s | None
     parts = [found, own[question.allowed.holds(own)]]
     if len(rows.added):
         parts.append(_best_added(rows, question))
-    return np.unique(np.concatenate(parts))
+    return without_repeats(np.concatenate(parts))
 
 
 def _best_added(rows: ItemRows, question: Question) -> Int64s:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.allowed import AllBut, Allowed, Only
+from service.allowed import AllBut, Allowed, Only, without_repeats
 from service.contract.features import Int64s
 from service.contract.vocabulary import Vocabulary
 
@@ -26,13 +26,13 @@ def retrieve(vocabulary: Vocabulary, listed: Sequence[str] | None) -> Candidates
     """Return the caller's candidates, or the whole catalogue if there is no list."""
     if listed is None:
         return Candidates(AllBut(np.zeros(0, np.int64), len(vocabulary)))
-    once = tuple(dict.fromkeys(listed))
-    indices = vocabulary.indices(once)
-    known = np.sort(indices[indices > 0])
+    indices = vocabulary.indices(listed)
+    known = indices[indices > 0]
     unknown: tuple[str, ...] = ()
-    if len(known) < len(once):
-        unknown = tuple(text for text, index in zip(once, indices, strict=True) if not index)
-    return Candidates(Only(known), unknown)
+    if len(known) < len(indices):
+        strangers = (listed[place] for place in np.flatnonzero(indices == 0).tolist())
+        unknown = tuple(dict.fromkeys(strangers))
+    return Candidates(Only(without_repeats(known)), unknown)
 
 
 def known_indices(vocabulary: Vocabulary, ids: Iterable[str]) -> Int64s:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from service.contract import bundle as contract
 from service.contract.events import Event, ItemId, UserId
 from service.contract.features import Arrays, Float32s, RequestPoint, Window, encode_windows
-from service.contract.vocabulary import item_hash
+from service.contract.vocabulary import id_crc, item_hash
 from tests.fakes import NOON_MS
 
 MS_PER_HOUR = 3_600_000
@@ -275,6 +275,7 @@ def _write_items(
             "title": pa.array([f"Title of {text}" for text in ids[:-1]] + [None], pa.string()),
             "num_events": pa.array([1] * len(ids), pa.int64()),
             contract.HASH_COLUMN: pa.array([item_hash(text) for text in ids], pa.uint64()),
+            contract.CRC_COLUMN: pa.array([id_crc(text) for text in ids], pa.uint32()),
         }
         | {name: pa.array([fact.get(name) for fact in facts], kind) for name, kind in kinds.items()}
     )

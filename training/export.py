@@ -29,7 +29,7 @@ from service.contract.features import (
     Window,
     encode_windows,
 )
-from service.contract.vocabulary import item_hash
+from service.contract.vocabulary import id_crc, item_hash
 from training.baselines import item_counts
 from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
@@ -274,6 +274,8 @@ def _write_items(loaded: LoadedRun, folder: Path) -> None:
     table = table.append_column("num_events", pa.array(counts, pa.int64()))
     hashes = pa.array([item_hash(item_id) for item_id in events.items], pa.uint64())
     table = table.append_column(contract.HASH_COLUMN, hashes)
+    crcs = pa.array([id_crc(item_id) for item_id in events.items], pa.uint32())
+    table = table.append_column(contract.CRC_COLUMN, crcs)
     pq.write_table(table, folder / contract.ITEMS_FILE, compression="zstd")
 
 

@@ -35,7 +35,7 @@ from benchmarks.serving.requests import BenchmarkFailed
 from service.contract import bundle as contract
 from service.contract.events import EVENT_TYPES
 from service.contract.features import Float32s, RequestPoint, Window, encode_windows
-from service.contract.vocabulary import Vocabulary, item_hash
+from service.contract.vocabulary import Vocabulary, id_crc, item_hash
 from training import export, item_index
 from training.config import RunConfig, config_to_dict, load_run_config
 from training.data import EventTable
@@ -225,6 +225,7 @@ def _write_items(spec: Spec, bundle: Path) -> None:
             contract.HASH_COLUMN: pa.array(
                 [item_hash(item_id(index)) for index in indices], pa.uint64()
             ),
+            contract.CRC_COLUMN: pa.array([id_crc(item_id(i)) for i in indices], pa.uint32()),
         }
     )
     pq.write_table(table, bundle / contract.ITEMS_FILE, compression="zstd")

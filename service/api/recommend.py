@@ -24,7 +24,7 @@ async def recommend_to_user(request: Request) -> Response:
 
 
 def add_to(app: FastAPI) -> None:
-    """Add the routes to an application; the one that is asked most first, and to its own router.
+    """Add the routes to an application; those asked most first, and to its own router.
 
     A router that is included is searched in two steps, which takes as long as the route itself.
     """
@@ -38,14 +38,18 @@ def add_to(app: FastAPI) -> None:
         responses=problems(422, 503),
         openapi_extra=query_parameters(RecommendParams, "user_id"),
     )
+    app.router.add_api_route(
+        "/v1/recommendations",
+        recommend,
+        methods=["POST"],
+        tags=["recommendations"],
+        route_class_override=BodyRoute,
+        response_model=RecommendResponse,
+        responses=problems(400, 410, 413, 422, 503),
+    )
     app.include_router(router)
 
 
-@router.post(
-    "/v1/recommendations",
-    response_model=RecommendResponse,
-    responses=problems(400, 410, 413, 422, 503),
-)
 async def recommend(body: RecommendRequest, services: ServicesDep) -> Response:
     """Recommend for a stored user, an anonymous session's events, or both; stores no event."""
     query = body.to_query(services.latest_event_ms())

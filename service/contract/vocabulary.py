@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from zlib import crc32
 
 import numpy as np
@@ -25,6 +26,11 @@ def item_hash(item_id: str) -> int:
     """
     digest = hashlib.sha1(item_id.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[:ITEM_HASH_BYTES], "little")
+
+
+def id_crc(item_id: str) -> int:
+    """Return the CRC-32 of an id's UTF-8, which says where a packed vocabulary has it."""
+    return crc32(item_id.encode())
 
 
 class Vocabulary:
@@ -65,8 +71,8 @@ class Vocabulary:
 
     def indices(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the indices of ids, (len(texts),) int64, 0 where unknown."""
-        found = [self._index_of.get(text, PADDING_INDEX) for text in texts]
-        return np.array(found, dtype=np.int64)
+        found = map(self._index_of.get, texts, repeat(PADDING_INDEX))
+        return np.fromiter(found, np.int64, len(texts))
 
     def id(self, index: int) -> str:
         """Return the id at an index from 1 to N; raises ContractError outside of it."""
@@ -80,9 +86,11 @@ class PackedVocabulary(Vocabulary):
 
     Every find compares the id itself, so ids of one bucket, or of one CRC, are never confused. Ids
     that came later are in a vocabulary of their own, a dict.
+
+    `crcs` are the `id_crc` of each id, if they are known already, (len(texts),).
     """
 
-    def __init__(self, texts: PackedTexts) -> None:
+    def __init__(self, texts: PackedTexts, crcs: NDArray[np.uint32] | None = None) -> None:
         self._texts = texts
         self._added = Vocabulary(())
         if not np.diff(texts.offsets).all():
@@ -91,7 +99,8 @@ class PackedVocabulary(Vocabulary):
         # As many buckets as ids, a power of two of them, each the range of one crc's first bits.
         bits = min(CRC_BITS, max(1, (count - 1).bit_length()))
         self._shift = CRC_BITS - bits
-        crcs = np.fromiter(map(crc32, texts.pieces()), np.uint32, count)
+        if crcs is None:
+            crcs = np.fromiter(map(crc32, texts.pieces()), np.uint32, count)
         order = np.argsort(crcs)
         self._refuse_repeated(crcs[order], order)
         starts = np.zeros((1 << bits) + 1, np.int32)
@@ -150,10 +159,10 @@ class PackedVocabulary(Vocabulary):
         return str(self._texts.utf8(index - 1), "utf-8")
 
 
-def vocabulary_of(texts: PackedTexts) -> Vocabulary:
+def vocabulary_of(texts: PackedTexts, crcs: NDArray[np.uint32] | None = None) -> Vocabulary:
     """Return the vocabulary of ids in the way that suits their number."""
     if len(texts) > MAX_DICT_IDS:
-        return PackedVocabulary(texts)
+        return PackedVocabulary(texts, crcs)
     return Vocabulary(str(piece, "utf-8") for piece in texts.pieces())
 
 

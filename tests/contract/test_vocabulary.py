@@ -11,6 +11,7 @@ from service.contract.vocabulary import (
     MAX_DICT_IDS,
     PackedVocabulary,
     Vocabulary,
+    id_crc,
     vocabulary_of,
 )
 
@@ -71,11 +72,19 @@ def test_ids_of_one_checksum_are_told_apart() -> None:
     assert one.indices(TWINS).tolist() == [2, 0]
 
 
+def test_stated_checksums_take_the_place_of_working_them_out() -> None:
+    """A bundle states them; an id with a wrong one, of another bucket, would not be found."""
+    texts = PackedTexts.of(["ä", "b"])
+    stated = np.array([id_crc("ä"), id_crc("b") ^ 1 << 31], np.uint32)
+    assert PackedVocabulary(texts, stated).indices(["ä", "b"]).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("ids", [["a", "b", "a"], ["a", ""], [*TWINS, TWINS[0]]])
 def test_a_packed_vocabulary_refuses_repeated_and_empty_ids(ids: list[str]) -> None:
-    """As a dict does."""
-    with pytest.raises(ContractError, match="vocabulary"):
-        PackedVocabulary(PackedTexts.of(ids))
+    """As a dict does, and also of checksums that were stated."""
+    for crcs in (None, np.array([id_crc(text) for text in ids], np.uint32)):
+        with pytest.raises(ContractError, match="vocabulary"):
+            PackedVocabulary(PackedTexts.of(ids), crcs)
 
 
 def test_a_packed_vocabulary_is_extended_without_touching_the_first() -> None:

@@ -151,14 +151,22 @@ def say(folder: Path, name: str, text: str) -> None:
     pq.write_table(table.drop_columns([name]).append_column(name, column), path)
 
 
-def spoil_hashes(folder: Path) -> None:
-    """Leave the hash of nobody."""
+def number_all_alike(folder: Path, name: str, kind: pa.DataType) -> None:
+    """Leave one number for every item."""
     path = folder / contract.ITEMS_FILE
     table = pq.read_table(path)
-    column = pa.array([7] * len(table), pa.uint64())
-    pq.write_table(
-        table.drop_columns([contract.HASH_COLUMN]).append_column(contract.HASH_COLUMN, column), path
-    )
+    column = pa.array([7] * len(table), kind)
+    pq.write_table(table.drop_columns([name]).append_column(name, column), path)
+
+
+def spoil_hashes(folder: Path) -> None:
+    """Leave the hash of nobody."""
+    number_all_alike(folder, contract.HASH_COLUMN, pa.uint64())
+
+
+def spoil_crcs(folder: Path) -> None:
+    """Leave the checksum of nobody."""
+    number_all_alike(folder, contract.CRC_COLUMN, pa.uint32())
 
 
 def spoil_hours(folder: Path) -> None:
@@ -179,7 +187,8 @@ def drop_titles(folder: Path) -> None:
 
 def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> None:
     """Attributes, hours and release came with 1.1; what is not there is unknown."""
-    later = ["attributes", "opening_hours", "released_at_ms", contract.HASH_COLUMN]
+    later = ["attributes", "opening_hours", "released_at_ms"]
+    later += [contract.HASH_COLUMN, contract.CRC_COLUMN]
 
     def drop(folder: Path) -> None:
         path = folder / contract.ITEMS_FILE
@@ -198,6 +207,7 @@ def test_a_bundle_of_schema_one_zero_says_less_of_its_items(tmp_path: Path) -> N
     [
         (drop_titles, "title"),
         (spoil_hashes, "item_hash is not that of 'action-1'"),
+        (spoil_crcs, "id_crc is not that of 'action-1'"),
         (spoil_hours, "opening_hours: 'sometimes' must be opening hours"),
         (spoil_attributes, r"attributes\.size: .* must be a text, a number"),
         (spoil_matrix, "the manifest says float32"),
