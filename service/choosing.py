@@ -1,8 +1,11 @@
 """What may be shown: candidates, less exclusions, filters and what was seen; before any ranking."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.allowed import Allowed
 from service.bundle_loader import LoadedBundle
@@ -35,25 +38,43 @@ class Choice:
     not_in_catalogue: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the user has seen by the request's rule: item indices, ids, and hashes of other ids."""
+class Deeds(NamedTuple):
+    """What a user did: the past, its item indices, 0 where unknown, and what is stored of it."""
 
-    indices: Int64s
+    past: Past
+    items: Int64s
+    stored: History | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenIds:
+    """What the user has seen by the request's rule of items that no index stands for.
+
+    `item_ids` are those of the past, `hashes` of what left the history.
+    """
+
     item_ids: frozenset[str]
     hashes: frozenset[int]
 
-    def has(self, item_id: str) -> bool:
-        """Say whether an item is seen that the catalogue does not know."""
+    def __contains__(self, item_id: str) -> bool:
         return item_id in self.item_ids or (bool(self.hashes) and item_hash(item_id) in self.hashes)
 
 
 NO_HASHES = np.zeros(0, np.uint64)
-NOTHING_SEEN = Seen(np.zeros(0, np.int64), frozenset(), frozenset())
+NOTHING_SEEN: Int64s = np.zeros(0, np.int64)
+NO_IDS_SEEN = SeenIds(frozenset(), frozenset())
 
 
-def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: Asked) -> Choice:
+def choose(
+    bundle: LoadedBundle,
+    query: RecommendationQuery,
+    seen: Int64s,
+    seen_ids: Callable[[], SeenIds],
+    asked: Asked,
+) -> Choice:
     """Return what may be shown; everything is left out here, before the best k are taken.
+
+    `seen` are item indices; `seen_ids` is called only if an unknown candidate may have been seen.
 
     What the caller includes is shown although it was seen or does not fit the filter, and not if
     the caller excludes it as well.
@@ -70,8 +91,8 @@ def choose(bundle: LoadedBundle, query: RecommendationQuery, seen: Seen, asked: 
         allowed = allowed.fitting(fits)
         # Element 0 is an item of which nothing is known, which a stranger is.
         strangers = strangers if fits[0] else ()
-    unseen = allowed.without(seen.indices)
-    new = tuple(text for text in strangers if not seen.has(text))
+    unseen = allowed.without(seen)
+    new = _unseen(strangers, seen_ids()) if strangers else ()
     all_seen = bool(len(allowed) or strangers) and not (len(unseen) or new)
     included, guests = _included(bundle, query, excluded)
     known = (allowed if all_seen else unseen).including(included)
@@ -98,32 +119,43 @@ def _included(
     return known.first(len(known)), guests
 
 
-def seen_by(
-    bundle: LoadedBundle,
-    query: RecommendationQuery,
-    past: Past,
-    items: Int64s,
-    stored: History | None,
-) -> Seen:
-    """Return what counts as seen: by events of the past, and by those that left the history.
+def _unseen(item_ids: Sequence[str], seen: SeenIds) -> tuple[str, ...]:
+    return tuple(item_id for item_id in item_ids if item_id not in seen)
 
-    `items` are the past's item indices, 0 where the bundle does not know the item.
-    """
+
+def seen_by(bundle: LoadedBundle, query: RecommendationQuery, deeds: Deeds) -> Int64s:
+    """Return the indices of what counts as seen: in the past, and in what left the history."""
+    counts_code = _counting_codes(bundle, query)
+    if counts_code is None:
+        return NOTHING_SEEN
+    past, items, stored = deeds
+    indices = items[counts_code[past.event_types] & (items > 0)]
+    if stored is not None and len(stored.seen_hashes):
+        left = stored.seen_hashes[counts_code[stored.seen_types]]
+        indices = np.concatenate([indices, bundle.hash_index.indices(left)])
+    return indices
+
+
+def ids_seen_by(bundle: LoadedBundle, query: RecommendationQuery, deeds: Deeds) -> SeenIds:
+    """Return what counts as seen by ids, for items that the bundle does not know."""
+    counts_code = _counting_codes(bundle, query)
+    if counts_code is None:
+        return NO_IDS_SEEN
+    past, _, stored = deeds
+    ids = frozenset(
+        past.item_ids[place] for place in np.flatnonzero(counts_code[past.event_types]).tolist()
+    )
+    left = NO_HASHES if stored is None else stored.seen_hashes[counts_code[stored.seen_types]]
+    return SeenIds(ids, frozenset(left.tolist()))
+
+
+def _counting_codes(bundle: LoadedBundle, query: RecommendationQuery) -> NDArray[np.bool_] | None:
+    """Say of each event type code whether it counts as seen; None if nothing does."""
     types = query.exclude_seen
     if types is None:
         types = ALL_TYPES if bundle.manifest.exclude_seen == "all" else NO_TYPES
     if not types:
-        return NOTHING_SEEN
+        return None
     counts_code = np.zeros(NUM_CODES, np.bool_)
     counts_code[[EVENT_TYPE_CODES[name] for name in types]] = True
-    counts = counts_code[past.event_types]
-    indices = items[counts & (items > 0)]
-    left = NO_HASHES
-    if stored is not None and len(stored.seen_hashes):
-        left = stored.seen_hashes[counts_code[stored.seen_types]]
-        indices = np.concatenate([indices, bundle.hash_index.indices(left)])
-    if query.candidates is None:
-        # Only a list of candidates can hold unknown ids, so only then are ids looked at.
-        return Seen(indices, frozenset(), frozenset())
-    ids = frozenset(past.item_ids[place] for place in np.flatnonzero(counts).tolist())
-    return Seen(indices, ids, frozenset(left.tolist()))
+    return counts_code

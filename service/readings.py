@@ -7,17 +7,16 @@ place would change nothing in it, as the graph itself says.
 
 from math import isnan
 from time import monotonic
-from typing import NamedTuple
 
 from cachetools import TLRUCache
 
-from service.choosing import Seen
+from service.choosing import Deeds
 from service.contract.events import UserId
-from service.contract.features import Int64s, Past, RequestPoint
+from service.contract.features import Int64s, RequestPoint
 from service.contract.vocabulary import Vocabulary
 from service.metrics import Metrics
 from service.ranker import Encoded
-from service.store.history import History, PackedHistory
+from service.store.history import PackedHistory
 
 # A reading that is not asked for again is forgotten after so long, and with it what it holds.
 KEEP_S = 300.0
@@ -29,18 +28,10 @@ OBJECT_BYTES = 1_500
 NOTHING_STORED = PackedHistory(None, None)
 
 
-class Deeds(NamedTuple):
-    """What a user did: the past, its item indices, 0 where unknown, and what is stored of it."""
-
-    past: Past
-    items: Int64s
-    stored: History | None
-
-
 class Reading:
     """What a request knows of what a user did, in the indices of one vocabulary.
 
-    `seen` is what counts as seen by the bundle's own rule; it is None until somebody found it.
+    `seen` are the indices of what counts as seen by the bundle's own rule, None until found.
     `last_offset_min` is the offset of the last event, 0 if unknown.
     """
 
@@ -63,7 +54,7 @@ class Reading:
         self._packed = packed or NOTHING_STORED
         self.is_stored = packed is not None
         self.last_offset_min = int(past.tz_offsets_min[-1]) if len(past) else 0
-        self.seen: Seen | None = None
+        self.seen: Int64s | None = None
         self._encoded: Encoded | None = None
         self._point: RequestPoint | None = None
         self._vocabulary = vocabulary
@@ -103,7 +94,7 @@ class Reading:
         """Return about how much memory a resting reading takes."""
         size = OBJECT_BYTES + len(self._packed.history or b"") + len(self._packed.seen or b"")
         if self.seen is not None:
-            size += self.seen.indices.nbytes
+            size += self.seen.nbytes
         return size + (0 if self._encoded is None else self._encoded.num_bytes)
 
     def rest(self, encoded: Encoded, point: RequestPoint) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from service.allowed import Allowed, Only
 from service.answering import MAX_LIST, Answers
 from service.bundle_loader import LoadedBundle
-from service.choosing import Choice, Seen, choose, seen_by
+from service.choosing import Choice, Deeds, choose, ids_seen_by, seen_by
 from service.contract.errors import ContractError
 from service.contract.events import UserId
 from service.contract.features import (
@@ -27,7 +27,7 @@ from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
 from service.onboarding import examples_of, likes_at, with_examples
 from service.ranker import Wanted
-from service.readings import Deeds, Reading
+from service.readings import Reading
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
@@ -248,7 +248,10 @@ class Recommender:
             items = bundle.vocabulary.indices(past.item_ids)
             reading = Reading(bundle.vocabulary, Deeds(past, items, stored.stored))
         asked = self._asked(query, reading, now_ms)
-        choice = choose(bundle, query, _seen(bundle, query, reading), asked)
+        seen = _seen(bundle, query, reading)
+        choice = choose(
+            bundle, query, seen, lambda: ids_seen_by(bundle, query, reading.deeds), asked
+        )
         return _Case(
             model=model,
             user_id=query.user_id,
@@ -309,16 +312,13 @@ class Recommender:
         return climb(rungs, allowed, depth)
 
 
-def _seen(bundle: LoadedBundle, query: RecommendationQuery, reading: Reading) -> Seen:
+def _seen(bundle: LoadedBundle, query: RecommendationQuery, reading: Reading) -> Int64s:
     """Return what counts as seen; by the bundle's own rule it is found once for a reading."""
-    by_rule = query.exclude_seen is None and query.candidates is None
-    if by_rule and reading.seen is not None:
-        return reading.seen
-    past, items, stored = reading.deeds
-    seen = seen_by(bundle, query, past, items, stored)
-    if by_rule:
-        reading.seen = seen
-    return seen
+    if query.exclude_seen is not None:
+        return seen_by(bundle, query, reading.deeds)
+    if reading.seen is None:
+        reading.seen = seen_by(bundle, query, reading.deeds)
+    return reading.seen
 
 
 def _window_of(case: _Case) -> AtPoint | None:
