@@ -110,6 +110,7 @@ def make_bundle(
     golden_error: float = 0.0,
     change_files: Callable[[Path], None] | None = None,
     item_index: Mapping[str, Any] | None = None,
+    says_until: bool = False,
     **overrides: Any,
 ) -> Path:
     """Write a tiny valid bundle into `folder` and return it.
@@ -118,7 +119,8 @@ def make_bundle(
     day in UTC over 24. `item_facts` are what items say of themselves. `copy_weight` adds a second
     output that favours the window's own items; `golden_error` spoils the golden scores;
     `change_files` runs before the hashes are taken. `item_index` is what the manifest says of an
-    index that it wrote, where that is not what is usual.
+    index that it wrote, where that is not what is usual. With `says_until` the encoder promises
+    the same for an hour, which is not quite true of this one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.array([*item_rows.values()], np.float32)
@@ -134,6 +136,8 @@ def make_bundle(
     document["features"]["dim"] = rows.shape[1]
     if copy_weight is not None:
         document["features"]["outputs"] = [contract.QUERY_OUTPUT, contract.COPY_OUTPUT]
+    if says_until:
+        document["features"]["outputs"] += [contract.UNTIL_OUTPUT]
     if item_index is not None:
         usual: dict[str, Any] = {
             "num_cells": 1,
@@ -179,6 +183,7 @@ def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelPro
         "day_ms": np.array(DAY_MS, np.int64),
         "day_ms_float": np.array(DAY_MS, np.float32),
         "time_axis": np.eye(dim, dtype=np.float32)[-1:],
+        "hour_ms": np.array(3_600_000, np.int64),
         "copy": np.array(copy_weight or 0.0, np.float32),
     }
     nodes = [
@@ -196,6 +201,7 @@ def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelPro
         helper.make_node("Mul", ["share_column", "time_axis"], ["time_term"]),
         helper.make_node("Add", ["mean", "time_term"], [contract.QUERY_OUTPUT]),
         helper.make_node("Mul", ["mask", "copy"], [contract.COPY_OUTPUT]),
+        helper.make_node("Add", ["request_time_ms", "hour_ms"], [contract.UNTIL_OUTPUT]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -209,6 +215,7 @@ def encoder(matrix: Float32s, copy_weight: float | None = None) -> onnx.ModelPro
             helper.make_tensor_value_info(
                 contract.COPY_OUTPUT, TensorProto.FLOAT, ["batch", "window"]
             ),
+            helper.make_tensor_value_info(contract.UNTIL_OUTPUT, TensorProto.INT64, ["batch"]),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

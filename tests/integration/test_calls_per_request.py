@@ -11,10 +11,10 @@ import pytest
 from onnxruntime import InferenceSession
 
 from service.app import create_app
-from service.bundle_loader import LoadedBundle
+from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
 from service.store.servers import ServerClient
-from tests.builders import event_json
+from tests.builders import event_json, make_bundle
 from tests.clients import client_of
 
 pytestmark = pytest.mark.integration
@@ -34,13 +34,30 @@ async def client(
         update={"bundle_path": bundle_path, "retention_days": 36_500}
     )
     async with client_of(create_app(settings, bundle=bundle)) as client:
-        events = [
-            event_json(item_id="drama-1", user_id=f"user-{at}", event_id=f"{at}")
-            for at in range(NUM_USERS)
-        ]
-        stored = await client.post("/v1/events", json={"events": events})
-        assert stored.json()["accepted"] == NUM_USERS
+        await store_events(client)
         yield client
+
+
+@pytest.fixture
+async def keeping_client(
+    store_settings: Settings, tmp_path: Path, redis_client: ServerClient
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client of a service whose encoder says that its answers last."""
+    path = make_bundle(tmp_path, says_until=True)
+    settings = store_settings.model_copy(update={"bundle_path": path, "retention_days": 36_500})
+    async with client_of(create_app(settings, bundle=load_bundle(path))) as client:
+        await store_events(client)
+        yield client
+
+
+async def store_events(client: httpx.AsyncClient) -> None:
+    """Store an event of each user."""
+    events = [
+        event_json(item_id="drama-1", user_id=f"user-{at}", event_id=f"{at}")
+        for at in range(NUM_USERS)
+    ]
+    stored = await client.post("/v1/events", json={"events": events})
+    assert stored.json()["accepted"] == NUM_USERS
 
 
 @pytest.fixture
@@ -118,3 +135,23 @@ async def test_without_a_user_nothing_is_read(
     called = await commands(redis_client) - before
     assert encoder_calls == [1]
     assert called["mget"] == 0
+
+
+async def test_who_asks_again_is_read_again_and_not_encoded(
+    keeping_client: httpx.AsyncClient, redis_client: ServerClient, encoder_calls: list[int]
+) -> None:
+    """While nothing happened; an event, and an erasure, are in the very next answer."""
+    await commands_of(keeping_client, redis_client, encoder_calls, range(NUM_USERS))
+    # The first one's was encoded before the count.
+    assert sum(encoder_calls) == NUM_USERS - 1
+    called = await commands_of(keeping_client, redis_client, encoder_calls, range(NUM_USERS))
+    assert encoder_calls == []
+    assert 1 <= called["mget"] <= 2
+    event = event_json(item_id="night-1", user_id="user-3", event_id="new")
+    await keeping_client.post("/v1/events", json={"events": [event]})
+    await recommend(keeping_client, 3)
+    assert encoder_calls == [1]
+    await keeping_client.delete("/v1/users/user-4")
+    answer = await keeping_client.get("/v1/users/user-4/recommendations?k=3")
+    assert answer.json()["source"] == "popular"
+    assert encoder_calls == [1]
