@@ -229,7 +229,7 @@ class Recommender:
     @staticmethod
     def _nothing(model: ServingModel) -> Reading:
         """Return what is known of nobody."""
-        return Reading(model.bundle.vocabulary, Deeds(EMPTY_PAST, NO_ITEMS, None))
+        return model.readings.of_deeds(Deeds(EMPTY_PAST, NO_ITEMS, None))
 
     def _case(
         self,
@@ -246,7 +246,7 @@ class Recommender:
             stored = reading.deeds
             past = merge_pasts(stored.past, past_of_events(sent))
             items = bundle.vocabulary.indices(past.item_ids)
-            reading = Reading(bundle.vocabulary, Deeds(past, items, stored.stored))
+            reading = model.readings.of_deeds(Deeds(past, items, stored.stored))
         asked = self._asked(query, reading, now_ms)
         seen = _seen(bundle, query, reading)
         choice = choose(
@@ -279,7 +279,7 @@ class Recommender:
         model, reading, point = case.model, case.reading, _encoder_point(case)
         # Examples are a part of the window that no stored history has.
         is_plain = not len(case.examples)
-        known = model.readings.encoded_at(reading, point) if is_plain else None
+        known = reading.encoded_at(point) if is_plain else None
         asked = known or _window_of(case)
         if asked is None or not len(allowed):
             return []
@@ -291,6 +291,7 @@ class Recommender:
             self._log.error("model gave no ranking", error=_said(exc))
             degraded.append(DEGRADED_MODEL)
             return []
+        model.readings.count(was_known=known is not None)
         if is_plain and known is None and case.user_id is not None:
             model.readings.keep(case.user_id, reading, ranked.encoded, point)
         return ranked.picks

@@ -129,7 +129,9 @@ def rename_input(folder: Path) -> None:
     path = folder / contract.ENCODER_FILE
     model = onnx.load(path)
     model.graph.input[1].name = "time"
-    model.graph.node[7].input[0] = "time"
+    for node in model.graph.node:
+        names = ["time" if name == "request_time_ms" else name for name in node.input]
+        node.input[:] = names
     onnx.save_model(model, str(path))
 
 

@@ -1,29 +1,39 @@
 """Readings that are kept: exactly as fresh as ones that are made anew, and bounded."""
 
+import asyncio
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.bundle_loader import LoadedBundle
-from service.contract.events import UserId
+from service.app import create_app
+from service.bundle_loader import LoadedBundle, load_bundle
+from service.config import Settings
+from service.contract.events import ItemId, UserId
 from service.contract.features import RequestPoint
+from service.fallback import LivePopularity
 from service.metrics import Metrics
 from service.nearest import Bonus
 from service.ranker import Encoded
-from service.readings import Reading, Readings, deeds_of
+from service.readings import Readings
 from service.recommendation import RecommendationQuery
-from service.serving_model import AtPoint, ModelSlot, Ranked, RankJob
+from service.serving_model import AtPoint, ModelSlot, Ranked, RankJob, open_model
 from service.store.history import PackedHistory
 from service.store.history_codec import encode_events
-from tests.builders import event
-from tests.fakes import NOON_MS, FakeHistory
+from tests.builders import event, make_bundle
+from tests.clients import client_of
+from tests.fake_stores import fake_stores
+from tests.fakes import NOON_MS, FakeClock, FakeCounters, FakeHistory
 from tests.recommenders import model_of, recommender_on
 
 ANNA = UserId("anna")
 POINT = RequestPoint(NOON_MS, 60)
 ROOM = 1 << 20
+CANDIDATES = (ItemId("night-1"), ItemId("day-1"))
 HOUR_MS = 3_600_000
 
 
@@ -56,7 +66,7 @@ def kept(bundle: LoadedBundle, *, until_ms: int = NOON_MS + HOUR_MS) -> Readings
 
 def known(found: Readings, history: PackedHistory, point: RequestPoint) -> bool:
     """Say whether the encoder need not be asked."""
-    return found.encoded_at(found.of(ANNA, history), point) is not None
+    return found.of(ANNA, history).encoded_at(point) is not None
 
 
 def test_the_same_bytes_at_the_same_time_and_place_are_known(bundle: LoadedBundle) -> None:
@@ -76,9 +86,10 @@ def test_the_same_bytes_at_the_same_time_and_place_are_known(bundle: LoadedBundl
         (packed("night-1", "day-1"), RequestPoint(NOON_MS, 120)),
         (packed("night-1", "day-1"), RequestPoint(NOON_MS, 60, 1.0, 2.0)),
         (packed("night-1", "day-1"), RequestPoint()),
+        (packed("night-1", "day-1", oldest_ms=-1), POINT),
     ],
     ids=["one more event", "one less", "erased", "seen", "an hour later", "before", "offset",
-         "place", "no time"],
+         "place", "no time", "events may be young again"],
 )  # fmt: skip
 def test_whatever_differs_is_not_known(
     bundle: LoadedBundle, history: PackedHistory, point: RequestPoint
@@ -95,12 +106,13 @@ def test_events_that_grow_too_old_end_a_reading(bundle: LoadedBundle) -> None:
     assert found.of(ANNA, stale).deeds.past.item_ids == ("day-1",)
 
 
-def test_a_reading_at_rest_reads_its_bytes_again(bundle: LoadedBundle) -> None:
-    """It does not hold what the bytes say twice."""
+def test_a_kept_reading_reads_its_bytes_where_somebody_asks(bundle: LoadedBundle) -> None:
+    """What is kept does not hold what the bytes say twice."""
     found = kept(bundle).of(ANNA, packed("night-1", "day-1"))
-    deeds = deeds_of(bundle.vocabulary, packed("night-1", "day-1"))
-    assert found.deeds.past.item_ids == deeds.past.item_ids
-    assert found.deeds.items.tolist() == deeds.items.tolist()
+    made = readings(bundle).of(ANNA, packed("night-1", "day-1"))
+    assert found.deeds.past.item_ids == made.deeds.past.item_ids == ("night-1", "day-1")
+    assert found.deeds.items.tolist() == made.deeds.items.tolist()
+    assert found.last_offset_min == made.last_offset_min
 
 
 def test_arrays_of_a_batch_are_not_held(bundle: LoadedBundle) -> None:
@@ -109,7 +121,7 @@ def test_arrays_of_a_batch_are_not_held(bundle: LoadedBundle) -> None:
     found = readings(bundle)
     point = POINT
     found.keep(ANNA, found.of(ANNA, packed("night-1")), encoded()._replace(query=batch[3]), point)
-    answer = found.encoded_at(found.of(ANNA, packed("night-1")), point)
+    answer = found.of(ANNA, packed("night-1")).encoded_at(point)
     assert answer is not None
     assert answer.query.base is None
     assert answer.bonus.items.tolist() == [3]
@@ -122,17 +134,37 @@ def test_what_ends_at_once_is_not_kept(bundle: LoadedBundle) -> None:
 
 def test_memory_is_bounded_and_the_longest_unused_goes_first(bundle: LoadedBundle) -> None:
     """Of ten users those stay that were asked for last."""
-    size = 0
-    found = readings(bundle, 8_000)
+    found = readings(bundle, 10_000)
     users = [UserId(str(number)) for number in range(10)]
     for user in users:
-        reading = found.of(user, packed("night-1"))
-        found.keep(user, reading, encoded(), POINT)
-        size = reading.num_bytes
-    held = [found.encoded_at(found.of(user, packed("night-1")), POINT) for user in users]
-    number = 8_000 // size
+        found.keep(user, found.of(user, packed("night-1")), encoded(), POINT)
+    held = [found.of(user, packed("night-1")).encoded_at(POINT) for user in users]
+    number = len(found)
     assert 1 < number < 10
     assert [one is not None for one in held] == [False] * (10 - number) + [True] * number
+
+
+def test_memory_is_counted_as_it_is(bundle: LoadedBundle) -> None:
+    """Within a tenth, for windows of one event and of two hundred."""
+    for num_events in (1, 200):
+        found = readings(bundle, 64 * ROOM)
+        histories = [packed(*["night-1"] * num_events) for _ in range(300)]
+        bonus = Bonus(np.ones(num_events, np.int64), np.ones(num_events, np.float32))
+        answer = encoded()._replace(bonus=bonus)
+        tracemalloc.start()
+        for at in range(len(histories)):
+            history = PackedHistory(
+                bytes(bytearray(histories[at].history or b"")), None, at * 1_000
+            )
+            user = UserId(f"user-{at}")
+            reading = found.of(user, history)
+            reading.seen = reading.deeds.items.copy()
+            point = RequestPoint(NOON_MS + at, 1_000 + at, 1.0 + at, 2.0 + at)
+            found.keep(user, reading, answer._replace(until_ms=NOON_MS + HOUR_MS + at), point)
+        del reading, history
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.num_bytes == pytest.approx(held, rel=0.1)
 
 
 def test_without_room_nothing_is_kept(bundle: LoadedBundle) -> None:
@@ -147,6 +179,15 @@ def test_a_user_is_forgotten(bundle: LoadedBundle) -> None:
     found = kept(bundle)
     found.forget(ANNA)
     found.forget(UserId("somebody else"))
+    assert len(found) == 0
+
+
+def test_what_was_read_before_somebody_was_forgotten_is_not_kept(bundle: LoadedBundle) -> None:
+    """A request that read a history before its erasure may still be at work after it."""
+    found = readings(bundle)
+    reading = found.of(ANNA, packed("night-1"))
+    found.forget(ANNA)
+    found.keep(ANNA, reading, encoded(), POINT)
     assert len(found) == 0
 
 
@@ -201,9 +242,73 @@ async def test_a_users_reading_ends_with_the_user(
     assert len(model.readings) == 0
 
 
-def test_a_reading_of_nothing_stored_is_of_no_bytes(bundle: LoadedBundle) -> None:
-    """A user without a history has a reading too."""
-    nothing = PackedHistory(None, None)
-    reading = Reading(bundle.vocabulary, deeds_of(bundle.vocabulary, nothing), nothing)
-    assert reading.is_of(nothing)
-    assert not reading.is_of(packed("night-1"))
+async def test_what_counts_as_seen_is_asked_for_each_time(
+    tmp_path: Path, history: FakeHistory
+) -> None:
+    """By the bundle's rule it is kept; a request with a rule of its own gets its own."""
+    bundle = load_bundle(make_bundle(tmp_path, exclude_seen="all"))
+    await history.append([event(item_id="night-1")])
+    live = LivePopularity(FakeCounters(), bundle.vocabulary, FakeClock())
+    model, resources = open_model(bundle, live, Settings(), Metrics())
+    recommender = recommender_on(ModelSlot(model, resources), history)
+    everything = RecommendationQuery(k=9, user_id=ANNA, exclude_seen=())
+    for query, shown in [
+        (RecommendationQuery(k=9, user_id=ANNA), False),
+        (everything, True),
+        (replace(everything, exclude_seen=("view",)), False),
+        (replace(everything, exclude_seen=("like",)), True),
+        (RecommendationQuery(k=9, user_id=ANNA), False),
+        (RecommendationQuery(k=9, user_id=ANNA, candidates=CANDIDATES), False),
+    ]:
+        answer = await recommender.recommend(query)
+        assert ("night-1" in [item.item_id for item in answer.items]) == shown, query
+
+
+async def test_new_items_end_the_readings_of_their_model(bundle: LoadedBundle) -> None:
+    """Another vocabulary, another meaning of an index."""
+    model = model_of(bundle, CountingRanking(), kept_bytes=ROOM)
+    slot = ModelSlot(model, AsyncExitStack())
+    model.readings.keep(ANNA, model.readings.of(ANNA, packed("night-1")), encoded(), POINT)
+    slot.renew(replace(bundle, withheld=np.array([1])))
+    assert len(slot.current.readings) == 1
+    slot.renew(replace(bundle, vocabulary=bundle.vocabulary.extended(["new"])))
+    assert len(slot.current.readings) == 0
+
+
+async def test_windows_are_counted_once_they_were_ranked_for(
+    bundle: LoadedBundle, history: FakeHistory
+) -> None:
+    """Whoever has no events asks no encoder."""
+    await history.append([event(item_id="night-1")])
+    metrics = Metrics()
+    readings_of_model = Readings(bundle.vocabulary, metrics, ROOM)
+    model = replace(model_of(bundle, CountingRanking()), readings=readings_of_model)
+    recommender = recommender_on(ModelSlot(model, AsyncExitStack()), history)
+    for user in ("nobody", "anna", "anna", "anna"):
+        await recommender.recommend(RecommendationQuery(k=1, user_id=UserId(user), now_ms=NOON_MS))
+    text = metrics.render()[0].decode()
+    assert 'sojourn_encoded_windows_total{source="encoder"} 1.0' in text
+    assert 'sojourn_encoded_windows_total{source="kept"} 2.0' in text
+
+
+async def test_erasures_and_merges_reach_the_readings(
+    settings: Settings, bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both users of a merge."""
+    forgotten: list[str] = []
+    monkeypatch.setattr(Readings, "forget", lambda _, user_id: forgotten.append(user_id))
+    async with client_of(create_app(settings, bundle=bundle, **fake_stores())) as client:
+        assert (await client.delete("/v1/users/anna")).status_code == 200
+        pair = {"from_user_id": "bert", "into_user_id": "carla"}
+        assert (await client.post("/v1/users/merge", json=pair)).status_code == 200
+    assert forgotten == ["anna", "bert", "carla"]
+
+
+async def test_readings_whose_time_is_over_go_without_a_request(
+    settings: Settings, bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that nobody asks forgets too."""
+    expired = asyncio.Event()
+    monkeypatch.setattr(Readings, "expire", lambda _: expired.set())
+    async with client_of(create_app(settings, bundle=bundle, **fake_stores())):
+        await asyncio.wait_for(expired.wait(), 5)
