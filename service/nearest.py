@@ -9,7 +9,7 @@ from service.allowed import AllBut, Allowed, Only, without_repeats
 from service.contract.features import Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
-from service.ordering import Best, top_k, top_k_of_columns
+from service.ordering import Best, top_k, top_k_of_columns, top_k_of_places
 
 # A list of up to this share of the catalogue is gathered row by row; for a longer one it is faster
 # to multiply everything, alone from a quarter on, in a full batch from a twentieth.
@@ -21,6 +21,9 @@ MAX_GATHERED = 32_768
 MAX_ROWS_READ = 200_000
 MAX_SHORT_LIST = 5_000
 MAX_SHORT_K = 200
+# Up to so many questions take less time one by one than together, of so many rows.
+FEW = 3
+MAX_ROWS_ALONE = 10_000
 NOTHING: Int64s = np.zeros(0, np.int64)
 
 
@@ -127,12 +130,26 @@ def _best_added(rows: ItemRows, question: Question) -> Int64s:
 
 def _best_of_all(rows: ItemRows, asked: Sequence[Question]) -> list[Best]:
     """Return each question's best by the products of all rows."""
+    if len(asked) == 1 or (len(asked) <= FEW and len(rows) <= MAX_ROWS_ALONE):
+        return [_best_of_one(rows, question) for question in asked]
     scores = rows.passing_products(np.array([one.query for one in asked]))  # (num_items + 1, asked)
     flat = scores.reshape(-1)
     own = _flat_places([one.bonus.items for one in asked])
     np.add.at(flat, own, np.concatenate([one.bonus.weights for one in asked]))
     _leave_allowed(scores, [one.allowed for one in asked])
     return top_k_of_columns(scores, [min(one.k, len(one.allowed)) for one in asked])
+
+
+def _best_of_one(rows: ItemRows, question: Question) -> Best:
+    """Return the same for one question, in half the time: steps that find columns fall away."""
+    allowed = question.allowed
+    scores = rows.passing_products(question.query[None])[:, 0]
+    question.bonus.add_to(scores)
+    if isinstance(allowed, Only):
+        return top_k(allowed.indices, scores[allowed.indices], question.k)
+    scores[allowed.dropped] = -np.inf
+    scores[0] = -np.inf
+    return top_k_of_places(scores, min(question.k, len(allowed)))
 
 
 def _leave_allowed(scores: Float32s, allowed: Sequence[Allowed]) -> None:

@@ -33,6 +33,17 @@ def top_k(indices: Int64s, scores: Float32s, k: int) -> Best:
     return indices[chosen], scores[chosen]
 
 
+def top_k_of_places(scores: Float32s, k: int) -> Best:
+    """Return the k best places of scores, (places,), as `top_k` orders them."""
+    if k <= 0:
+        return np.zeros(0, np.int64), scores[:0]
+    last = max(0, len(scores) - k)
+    kept = np.flatnonzero(scores >= np.partition(scores, last)[last])
+    found = scores[kept]
+    order = np.lexsort((kept, -found))[:k]
+    return kept[order], found[order]
+
+
 def top_k_of_columns(scores: Float32s, counts: Sequence[int]) -> list[Best]:
     """Return of each column of scores, (places, columns), its `counts[column]` best places.
 
