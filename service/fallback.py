@@ -108,7 +108,8 @@ class Rung:
     ranked: RankedList
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: ten are made for every answer, and a frozen one takes three times as long.
+@dataclass(slots=True)
 class Pick:
     """One chosen item, its score on its rung, and the rung."""
 

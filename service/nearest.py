@@ -24,7 +24,6 @@ MAX_SHORT_K = 200
 # Up to so many questions take less time one by one than together, of so many rows.
 FEW = 3
 MAX_ROWS_ALONE = 10_000
-NOTHING: Int64s = np.zeros(0, np.int64)
 
 
 class Bonus(NamedTuple):
@@ -133,39 +132,32 @@ def _best_of_all(rows: ItemRows, asked: Sequence[Question]) -> list[Best]:
     if len(asked) == 1 or (len(asked) <= FEW and len(rows) <= MAX_ROWS_ALONE):
         return [_best_of_one(rows, question) for question in asked]
     scores = rows.passing_products(np.array([one.query for one in asked]))  # (num_items + 1, asked)
-    flat = scores.reshape(-1)
     own = _flat_places([one.bonus.items for one in asked])
-    np.add.at(flat, own, np.concatenate([one.bonus.weights for one in asked]))
-    _leave_allowed(scores, [one.allowed for one in asked])
+    np.add.at(scores.reshape(-1), own, np.concatenate([one.bonus.weights for one in asked]))
+    dropped = [one.allowed.dropped for one in asked if isinstance(one.allowed, AllBut)]
+    if len(dropped) < len(asked):
+        # Some are only of a list, whose scores are a small part of their column.
+        return [_best_of_scores(scores[:, at], one) for at, one in enumerate(asked)]
+    scores.reshape(-1)[_flat_places(dropped)] = -np.inf
+    scores[0] = -np.inf
     return top_k_of_columns(scores, [min(one.k, len(one.allowed)) for one in asked])
 
 
 def _best_of_one(rows: ItemRows, question: Question) -> Best:
     """Return the same for one question, in half the time: steps that find columns fall away."""
-    allowed = question.allowed
     scores = rows.passing_products(question.query[None])[:, 0]
     question.bonus.add_to(scores)
+    return _best_of_scores(scores, question)
+
+
+def _best_of_scores(scores: Float32s, question: Question) -> Best:
+    """Return the best of one question's scores, (num_items + 1,), which this may change."""
+    allowed = question.allowed
     if isinstance(allowed, Only):
         return top_k(allowed.indices, scores[allowed.indices], question.k)
     scores[allowed.dropped] = -np.inf
     scores[0] = -np.inf
     return top_k_of_places(scores, min(question.k, len(allowed)))
-
-
-def _leave_allowed(scores: Float32s, allowed: Sequence[Allowed]) -> None:
-    """Set to -inf what is not allowed, of `allowed[i]` in column i."""
-    flat = scores.reshape(-1)
-    is_list = [isinstance(one, Only) for one in allowed]
-    if any(is_list):
-        listed = _flat_places(
-            [one.indices if isinstance(one, Only) else NOTHING for one in allowed]
-        )
-        kept = flat[listed]
-        scores += np.where(is_list, -np.inf, 0).astype(np.float32)
-        flat[listed] = kept
-    dropped = [one.dropped if isinstance(one, AllBut) else NOTHING for one in allowed]
-    flat[_flat_places(dropped)] = -np.inf
-    scores[0] = -np.inf
 
 
 def _flat_places(indices: Sequence[Int64s]) -> Int64s:

@@ -10,7 +10,7 @@ from benchmarks.serving.memory import process_mib, rss_mib, worker_pids
 from benchmarks.serving.metrics import encoded_windows
 from benchmarks.serving.recall import recall
 from benchmarks.serving.requests import BenchmarkFailed
-from benchmarks.serving.stage import ANEW, SOJOURN, Bench, Stage, sojourn
+from benchmarks.serving.stage import ANEW, KEEPS_NOTHING, SOJOURN, Bench, Stage, sojourn
 from benchmarks.serving.statistics import Spread, ratio
 
 # What a part gives: `figures` by key of the report, and all that they were made of.
@@ -149,9 +149,14 @@ def rss(bench: Bench, here: Stage) -> Result:
 
 
 def workers(bench: Bench, here: Stage) -> Result:
-    """Measure two workers on both cores, which they share with the load, beside one on its own."""
-    case = here.cases()[SOJOURN]
-    with sojourn(bench, here.made, here.redis_url, workers=2, cores=(0, 1)) as both:
+    """Measure two workers on both cores, which they share with the load, beside one on its own.
+
+    They keep nothing: the less a request takes, the more of a core is the load's own.
+    """
+    case = here.cases()[ANEW]
+    with sojourn(
+        bench, here.made, here.redis_url, workers=2, cores=(0, 1), env=KEEPS_NOTHING
+    ) as both:
         rates = bench.rates({"1_worker": case, "2_workers": (both, case[1])})
     found = {"workers_ratio": ratio(rates["2_workers"], rates["1_worker"])}
     return {"figures": spreads(found), "requests_per_s": spreads(rates)}
