@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from service.allowed import without_repeats
 from service.contract.features import Int64s
 from service.contract.items import Item
 
@@ -47,10 +48,7 @@ class TermColumn:
         """
         # One number for a pair: sorting numbers is many times as fast as sorting by two keys.
         width = max(1, len(terms))
-        pairs = np.sort(items * width + places)
-        is_first = np.ones(len(pairs), np.bool_)
-        is_first[1:] = pairs[1:] != pairs[:-1]
-        pairs = pairs[is_first]
+        pairs = without_repeats(items * width + places)
         by_item = np.empty((2, len(pairs)), np.int64)
         np.divmod(pairs, width, out=(by_item[0], by_item[1]))
         return cls._of_sorted(terms, by_item)

@@ -23,25 +23,28 @@ def top_k(indices: Int64s, scores: Float32s, k: int) -> Best:
 
     `scores` is parallel to `indices`. The order of the input does not change the answer.
     """
-    if k <= 0:
-        return indices[:0], scores[:0]
-    kept = np.arange(len(scores))
-    if k < len(scores):
-        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    order = np.lexsort((indices[kept], -scores[kept]))[:k]
-    chosen = kept[order]
-    return indices[chosen], scores[chosen]
+    kept = _reaching_kth(scores, k)
+    return _in_order(indices[kept], scores[kept], k)
 
 
 def top_k_of_places(scores: Float32s, k: int) -> Best:
     """Return the k best places of scores, (places,), as `top_k` orders them."""
-    if k <= 0:
-        return np.zeros(0, np.int64), scores[:0]
+    kept = _reaching_kth(scores, k)
+    return _in_order(kept, scores[kept], k)
+
+
+def _reaching_kth(scores: Float32s, k: int) -> Int64s:
+    """Return the places whose score is no less than the kth; more than k where scores are equal."""
+    if k <= 0 or not len(scores):
+        return np.zeros(0, np.int64)
     last = max(0, len(scores) - k)
-    kept = np.flatnonzero(scores >= np.partition(scores, last)[last])
-    found = scores[kept]
-    order = np.lexsort((kept, -found))[:k]
-    return kept[order], found[order]
+    return np.flatnonzero(scores >= np.partition(scores, last)[last])
+
+
+def _in_order(indices: Int64s, scores: Float32s, k: int) -> Best:
+    """Return the k best of few, best first."""
+    order = np.lexsort((indices, -scores))[: max(0, k)]
+    return indices[order], scores[order]
 
 
 def top_k_of_columns(scores: Float32s, counts: Sequence[int]) -> list[Best]:

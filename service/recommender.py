@@ -280,7 +280,7 @@ class Recommender:
         # Examples are a part of the window that no stored history has.
         is_plain = not len(case.examples)
         known = reading.encoded_at(point) if is_plain else None
-        asked = known or _window_of(case)
+        asked = known or _window_of(case, point)
         if asked is None or not len(allowed):
             return []
         try:
@@ -322,7 +322,7 @@ def _seen(bundle: LoadedBundle, query: RecommendationQuery, reading: Reading) ->
     return reading.seen
 
 
-def _window_of(case: _Case) -> AtPoint | None:
+def _window_of(case: _Case, point: RequestPoint) -> AtPoint | None:
     """Return what the encoder is to be asked, None if there is nothing to ask about."""
     bundle = case.model.bundle
     past, items, _ = case.reading.deeds
@@ -332,7 +332,7 @@ def _window_of(case: _Case) -> AtPoint | None:
         items = np.where(items <= bundle.num_trained, items, 0)
     if not items.any():
         return None
-    return AtPoint(build_window(past, items, bundle.type_indices), _encoder_point(case))
+    return AtPoint(build_window(past, items, bundle.type_indices), point)
 
 
 def _encoder_point(case: _Case) -> RequestPoint:
