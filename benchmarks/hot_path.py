@@ -11,7 +11,6 @@ into build/profile-tools when it is first needed, and must be allowed to trace a
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,8 +24,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.serving.bundles import ensure_bundle
 from benchmarks.serving.catalogue import Spec
 from benchmarks.serving.flame_graph import flame_graph
-from benchmarks.serving.processes import CLIENT_CORE, check_cores
-from benchmarks.serving.requests import BenchmarkFailed
+from benchmarks.serving.processes import CLIENT_CORE, status_of
 from benchmarks.serving.sampler import STARTS_WITHIN_S, Sampling, install, sampled
 from benchmarks.serving.stacks import read_stacks, shares, tree
 from benchmarks.serving.stage import GENERATORS, SOJOURN, Bench, installed_generator, stage
@@ -53,19 +51,13 @@ class Rates:
 def main() -> int:
     """Sample, print the table, write the picture; whatever fails ends with status 1."""
     arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        check_cores()
+
+    def profile() -> None:
         install()
         with tempfile.TemporaryDirectory(prefix="sojourn-profile-") as folder:
             run(arguments, Path(folder))
-    except BenchmarkFailed as exc:
-        print(f"failed: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return status_of(profile)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> None:

@@ -11,7 +11,6 @@ printed are medians over the rounds. docs/performance.md says what each figure m
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,9 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.serving import plan
-from benchmarks.serving.processes import CLIENT_CORE, check_cores
+from benchmarks.serving.processes import CLIENT_CORE, status_of
 from benchmarks.serving.report import report, show, write
-from benchmarks.serving.requests import BenchmarkFailed
 from benchmarks.serving.stage import GENERATORS, Bench, installed_generator
 
 FULL, QUICK = (
@@ -35,19 +33,13 @@ FULL, QUICK = (
 def main() -> int:
     """Measure what is asked for, print it and write it; a wrong answer ends with status 1."""
     arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        check_cores()
+
+    def run() -> None:
         document = measure(arguments)
-    except BenchmarkFailed as exc:
-        print(f"failed: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    show(document)
-    write(arguments.json, document)
-    return 0
+        show(document)
+        write(arguments.json, document)
+
+    return status_of(run)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:

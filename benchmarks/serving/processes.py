@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,24 @@ class Server:
     port: int
     pid: int
     ready_s: float
+
+
+def status_of(run: Callable[[], None]) -> int:
+    """Run a benchmark on its two cores; return what its process is to end with.
+
+    A wrong answer is told and gives 1, Ctrl-C 130; SIGTERM ends what the benchmark has started.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        check_cores()
+        run()
+    except BenchmarkFailed as exc:
+        print(f"failed: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 def check_cores() -> None:
