@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from benchmarks.serving import loads
-from benchmarks.serving.costs import event_costs
+from benchmarks.serving.costs import event_costs, rate_beside_load
 from benchmarks.serving.generator import open_loop
 from benchmarks.serving.memory import process_mib, rss_mib, worker_pids
 from benchmarks.serving.metrics import encoded_windows
 from benchmarks.serving.recall import recall
 from benchmarks.serving.requests import BenchmarkFailed
-from benchmarks.serving.stage import ANEW, KEEPS_NOTHING, SOJOURN, Bench, Stage, sojourn
+from benchmarks.serving.stage import ANEW, KEEPS_NOTHING, SOJOURN, WARM_UP_S, Bench, Stage, sojourn
 from benchmarks.serving.statistics import Spread, ratio
 
 # What a part gives: `figures` by key of the report, and all that they were made of.
@@ -114,9 +114,10 @@ def variants(bench: Bench, here: Stage) -> Result:
 
 
 def events(bench: Bench, here: Stage) -> Result:
-    """Measure POST of 50 new events, all of one user, of ten users, and of fifty.
+    """Measure what storing 50 new events a post takes: all of one user, of ten users, and of fifty.
 
-    Then, of ten, what they cost: Valkey shares a core with the generator, so the rate may be its.
+    By the clock it is the rate of Valkey, which shares a core with the generator; so what counts is
+    how many events the service stores in each second that it has a core.
     """
     server, ids = here.servers[SOJOURN], here.users.user_ids()
     cases = {
@@ -124,17 +125,21 @@ def events(bench: Bench, here: Stage) -> Result:
         for count in (QUICK_USERS_PER_POST if bench.quick else USERS_PER_POST)
     }
     posts = bench.rates(cases)
-    found = {
+    by_clock = {
         name: Spread(tuple(rate * loads.EVENTS_PER_POST for rate in spread.rounds))
         for name, spread in posts.items()
     }
-    costs = [event_costs(bench, *cases["10_users"], here.redis_url) for _ in range(bench.rounds)]
-    ours, valkeys = (Spread(tuple(rounds)) for rounds in zip(*costs, strict=True))
-    print(f"  a CPU-second: service {ours.median:,.0f}, Valkey {valkeys.median:,.0f}", flush=True)
+    ours, valkeys = {}, {}
+    for name, case in cases.items():
+        costs = [event_costs(bench, *case, here.redis_url) for _ in range(bench.rounds)]
+        ours[name], valkeys[name] = (Spread(tuple(rounds)) for rounds in zip(*costs, strict=True))
+        print(f"  {name:<24}{ours[name].median:>10,.0f} events a core-second", flush=True)
+    figures = {"events_per_s": ours["10_users"], "events_per_s_by_clock": by_clock["10_users"]}
     return {
-        "figures": spreads({"events_per_s": found["10_users"], "events_per_cpu_s": ours}),
-        "events_per_s": spreads(found),
-        "events_per_cpu_s_of_valkey": valkeys.document(),
+        "figures": spreads(figures),
+        "events_per_s_of_a_core": spreads(ours),
+        "events_per_s_of_valkeys_core": spreads(valkeys),
+        "events_per_s_by_clock": spreads(by_clock),
     }
 
 
@@ -151,15 +156,36 @@ def rss(bench: Bench, here: Stage) -> Result:
 def workers(bench: Bench, here: Stage) -> Result:
     """Measure two workers on both cores, which they share with the load, beside one on its own.
 
-    They keep nothing: the less a request takes, the more of a core is the load's own.
+    They keep nothing: the less a request takes, the more of a core is the load's own. What the load
+    took of the two cores is measured too: with a core each the workers would have had that as well.
     """
     case = here.cases()[ANEW]
+    one, two, load_cores = [], [], []
     with sojourn(
         bench, here.made, here.redis_url, workers=2, cores=(0, 1), env=KEEPS_NOTHING
     ) as both:
-        rates = bench.rates({"1_worker": case, "2_workers": (both, case[1])})
-    found = {"workers_ratio": ratio(rates["2_workers"], rates["1_worker"])}
-    return {"figures": spreads(found), "requests_per_s": spreads(rates)}
+        for server in (case[0], both):
+            bench.rate(server, case[1], WARM_UP_S)
+        for _ in range(bench.rounds):
+            one.append(bench.rate(*case, bench.seconds))
+            rate, cores = rate_beside_load(bench, both, case[1], here.redis_url)
+            two.append(rate)
+            load_cores.append(cores)
+    rates = {"1_worker": Spread(tuple(one)), "2_workers": Spread(tuple(two))}
+    free = Spread(
+        tuple(rate * 2 / (2 - cores) for rate, cores in zip(two, load_cores, strict=True))
+    )
+    figures = {
+        "workers_ratio": ratio(free, rates["1_worker"]),
+        "workers_ratio_with_load": ratio(rates["2_workers"], rates["1_worker"]),
+    }
+    for name, figure in figures.items():
+        print(f"  {name:<24}{figure.median:>10.2f}", flush=True)
+    return {
+        "figures": spreads(figures),
+        "requests_per_s": spreads(rates),
+        "cores_of_load": Spread(tuple(load_cores)).document(),
+    }
 
 
 def million(bench: Bench, here: Stage) -> Result:

@@ -1,9 +1,10 @@
-"""What storing events costs: processor time of the service and of Valkey, for each event stored."""
+"""Processor time: of service and Valkey for each event stored, and of the load beside them."""
 
 import http.client
 import os
 import re
 from pathlib import Path
+from time import perf_counter
 
 import redis
 
@@ -43,10 +44,31 @@ def event_costs(bench: Bench, server: Server, load: Load, redis_url: str) -> tup
 def _totals(server: Server, redis_url: str) -> tuple[float, float, float]:
     """Return the events accepted so far, and the seconds that service and Valkey have run."""
     ours_s = sum(cpu_s(pid) for pid in worker_pids(server.pid))
+    return accepted_events(server.port), ours_s, valkey_cpu_s(redis_url)
+
+
+def valkey_cpu_s(redis_url: str) -> float:
+    """Return the time that Valkey's process has run."""
     with redis.Redis.from_url(redis_url) as client:
         found = client.info("cpu")
-    valkey_s = float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
-    return accepted_events(server.port), ours_s, valkey_s
+    return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
+
+
+def rate_beside_load(
+    bench: Bench, server: Server, load: Load, redis_url: str
+) -> tuple[float, float]:
+    """Return a server's answers per second, and the cores that the load and Valkey took meanwhile.
+
+    The generator is a child that has ended by then, or this process itself.
+    """
+    before_s, began_s = _load_cpu_s(redis_url), perf_counter()
+    rate = bench.rate(server, load, bench.seconds)
+    took_s = perf_counter() - began_s
+    return rate, (_load_cpu_s(redis_url) - before_s) / took_s
+
+
+def _load_cpu_s(redis_url: str) -> float:
+    return sum(os.times()[:4]) + valkey_cpu_s(redis_url)
 
 
 def accepted_events(port: int) -> float:
