@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from training.model_config import FAMILIES, ModelConfig, TransformerConfig
 
+TextPolicy = Literal["frozen", "head", "last-n", "full", "lora", "adalora", "prefix", "adapter"]
 SubstituteSource = Literal["cooccurrence", "text", "both"]
 Protocol = Literal["leave-one-out", "temporal", "trajectory"]
 
@@ -132,6 +133,40 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TextConfig:
+    """Items as a language model reads them: title, text and categories become part of the vector.
+
+    `weights` is a folder with a checkpoint, `package:NAME` for one inside an installed package, or
+    the name of one on a hub; "" reads no text. `pooling` makes one vector of a text's tokens: their
+    mean, the first, the last, or what suits the kind of network (`auto`). Pooled vectors are
+    whitened over the items and projected into the item vector.
+    `policy` says what of that learns by the next-item loss: nothing (`frozen`), the projection
+    (`head`), with it the `last_layers` last layers (`last-n`), the whole network (`full`), or what
+    is put into it: low-rank updates of `rank` (`lora`, `adalora`), `num_prefix` keys and values
+    before each layer's own (`prefix`), bottlenecks `adapter_dim` wide behind each layer
+    (`adapter`). Where more than the projection learns, each step reads `texts_per_step` of the
+    batch's items anew, the others' vectors are the ones of the epoch's start; `learning_rate` is
+    that of the network.
+    `id_dropout` is the share of items that are without their identity for a step, so that a text
+    alone scores well; `word_dropout` and `synonym_share` are of the words of a text read anew.
+    """
+
+    weights: str = ""
+    pooling: Literal["auto", "mean", "first", "last"] = "auto"
+    max_tokens: int = 64
+    policy: TextPolicy = "head"
+    last_layers: int = 2
+    rank: int = 8
+    num_prefix: int = 16
+    adapter_dim: int = 32
+    texts_per_step: int = 32
+    learning_rate: float = 1e-4
+    id_dropout: float = 0.2
+    word_dropout: float = 0.0
+    synonym_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """Everything that makes a run what it is; raises TrainingError for values out of range."""
 
@@ -140,6 +175,7 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -200,6 +236,13 @@ _LEAST: tuple[tuple[str, str, int], ...] = (
     ("optim", "clip_norm", 0),
     ("pretrain", "unfrozen_layers", 0),
     ("pretrain", "stage_epochs", 1),
+    ("text", "max_tokens", 3),
+    ("text", "last_layers", 1),
+    ("text", "rank", 1),
+    ("text", "num_prefix", 1),
+    ("text", "adapter_dim", 1),
+    ("text", "texts_per_step", 1),
+    ("text", "learning_rate", 0),
     ("loop", "batch_size", 1),
     ("loop", "batch_tokens", 0),
     ("loop", "max_epochs", 1),
@@ -220,6 +263,9 @@ _SHARES: tuple[tuple[str, str], ...] = (
     ("pretrain", "mask_share"),
     ("pretrain", "reorder_share"),
     ("pretrain", "substitute_share"),
+    ("text", "id_dropout"),
+    ("text", "word_dropout"),
+    ("text", "synonym_share"),
 )
 _POSITIVE: tuple[tuple[str, str], ...] = (
     ("split", "train_share"),

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from service.contract.items import item_text
+
 # Cells of resolution 8 are hexagons of 0.74 km² and 0.46 km edges: a few blocks of a city.
 CELL_RESOLUTION = 8
 
@@ -68,8 +70,7 @@ def item_facts(items: pa.Table, item_ids: tuple[str, ...]) -> ItemFacts:
 
 
 def _text(row: dict[str, Any]) -> str:
-    parts = [row.get("title"), row.get("text"), *(row.get("categories") or [])]
-    return " ".join(part for part in parts if part)
+    return item_text(row.get("title"), row.get("text"), row.get("categories") or ())
 
 
 def _cell(lat: float | None, lon: float | None) -> str:

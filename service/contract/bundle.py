@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 3
+SCHEMA_MINOR = 4
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -29,11 +29,17 @@ POPULARITY_FILE = "popularity.parquet"
 GOLDEN_FILE = "golden.npz"
 # Of large catalogues only.
 ITEM_INDEX_FILE = "item_index.faiss"
+# Of bundles whose items have texts, since 1.4: texts in, rows of the item matrix out; what it reads
+# them by; and the vectors of TextSpec.golden_texts.
+TEXT_ENCODER_FILE = "text_encoder.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_TEXTS_FILE = "golden_texts.npy"
+TEXT_FILES = (TEXT_ENCODER_FILE, TOKENIZER_FILE, GOLDEN_TEXTS_FILE)
 CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
 # Those and what a bundle may have besides.
-ALL_FILES = (*BUNDLE_FILES, ENCODER_TABLES_FILE, ITEM_INDEX_FILE)
+ALL_FILES = (*BUNDLE_FILES, ENCODER_TABLES_FILE, ITEM_INDEX_FILE, *TEXT_FILES)
 
 # What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
 ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
@@ -53,6 +59,13 @@ UNTIL_OUTPUT = "same_until_ms"
 # Golden inputs carry the encoder's own names; the expected scores stand beside them.
 GOLDEN_SCORES = "expected_scores"
 GOLDEN_TOLERANCE = 1e-4
+# The text encoder's inputs, (texts, tokens) int64, and its output, (texts, dim) float32: what each
+# text's item would have as its row of the item matrix, were nothing known of it but the text.
+TEXT_INPUTS = ("input_ids", "attention_mask")
+TEXT_OUTPUT = "vectors"
+# The least cosine of a golden text's vector here and where the bundle was made: of int8 products
+# the last bits differ between processors.
+GOLDEN_TEXT_COSINE = 0.99
 
 
 class _Strict(BaseModel):
@@ -109,13 +122,26 @@ class ItemIndexSpec(_Strict):
     num_queries: int = Field(ge=1)
 
 
+class TextSpec(_Strict):
+    """The text encoder: what it reads, and how near it is to the one that was trained.
+
+    A text is cut after `max_tokens` tokens, those at its edges included. `min_cosine` is the least
+    cosine of a vector that it gives and the trained encoder's, over some of the bundle's items.
+    """
+
+    max_tokens: int = Field(ge=3, le=8_192)
+    is_quantised: bool
+    min_cosine: float = Field(ge=-1, le=1.001)
+    golden_texts: tuple[str, ...] = Field(min_length=1)
+
+
 class Manifest(_Strict):
     """The description of one bundle.
 
     `num_items` excludes padding; the item matrix is (num_items + 1, dim), row 0 unused.
     `exclude_seen` is what a request gets that does not say: `all` where users do not come back
     to items, `none` where they do. `created_at` is RFC 3339 in UTC. `item_index` describes
-    ITEM_INDEX_FILE, if there is one (since 1.2).
+    ITEM_INDEX_FILE, if there is one (since 1.2), `text` TEXT_FILES (since 1.4).
     """
 
     schema_version: SchemaVersion
@@ -137,6 +163,7 @@ class Manifest(_Strict):
     library_versions: dict[str, str]
     licence_notice: str = ""
     item_index: ItemIndexSpec | None = None
+    text: TextSpec | None = None
 
 
 def file_sha256(path: Path) -> str:
@@ -152,9 +179,10 @@ def content_version(manifest: Manifest) -> str:
     so equal content has an equal version and a changed field is found out.
     """
     document = manifest.model_dump(mode="json", exclude={"bundle_version", "created_at"})
-    if manifest.item_index is None:
-        # As if the field were not there: the versions of older bundles were made without it.
-        del document["item_index"]
+    for name in ("item_index", "text"):
+        if document[name] is None:
+            # As if the field were not there: the versions of older bundles were made without it.
+            del document[name]
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -14,6 +14,8 @@ MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_NAME_CHARS = 64
 MAX_TEXT_ATTRIBUTE_CHARS = 256
 MAX_LISTED_VALUES = 64
+# Longer than any encoder reads: cut there, the tokenizer does not read the rest for nothing.
+MAX_READ_CHARS = 8_192
 
 # A text, a number, true or false, or several texts.
 AttributeValue: TypeAlias = str | float | bool | tuple[str, ...]
@@ -38,6 +40,18 @@ class Item:
     opening_hours: str | None = None
     available: bool = True
     released_at_ms: int | None = None
+
+
+def item_text(title: str | None, text: str | None, categories: Sequence[str]) -> str:
+    """Return what a text encoder reads of an item: title, text, category names; "" for nothing.
+
+    Training and service both read this, so an item has one vector wherever it is made.
+
+    >>> item_text("Tea", None, ["Drinks", "Leaves"])
+    'Tea Drinks Leaves'
+    """
+    joined = " ".join(part for part in (title, text, *categories) if part)
+    return " ".join(joined[:MAX_READ_CHARS].split())
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
