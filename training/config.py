@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from training.config_ranges import LEAST, RANGES
-from training.model_config import FAMILIES, ModelConfig, TransformerConfig
+from training.model_config import FAMILIES, LanguageModelConfig, ModelConfig, TransformerConfig
 
 TextPolicy = Literal["frozen", "head", "last-n", "full", "lora", "adalora", "prefix", "adapter"]
 SubstituteSource = Literal["cooccurrence", "text", "both"]
@@ -197,6 +197,7 @@ def _check_ranges(config: RunConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
+    _check_blocks(model)
     heads = getattr(model, "num_heads", 1)
     if model.dim % heads:
         raise TrainingError(
@@ -216,6 +217,19 @@ def _check_model(model: ModelConfig) -> None:
         raise TrainingError("model.distances = true needs model.places = true")
     if not model.tasks or len(set(model.tasks)) < len(model.tasks):
         raise TrainingError(f"model.tasks = {list(model.tasks)} must name each task once")
+
+
+def _check_blocks(model: ModelConfig) -> None:
+    language = isinstance(model, LanguageModelConfig)
+    # To a language model 0 means all of its layers.
+    num_blocks, least = getattr(model, "num_blocks", 1), 0 if language else 1
+    if num_blocks < least:
+        raise TrainingError(f"model.num_blocks = {num_blocks} must be at least {least}")
+    if isinstance(model, LanguageModelConfig) and not model.weights:
+        raise TrainingError(
+            "model.family = 'lm' needs model.weights: a folder with a checkpoint, "
+            "package:NAME for one inside an installed package, or a hub's name"
+        )
 
 
 Config = TypeVar("Config")

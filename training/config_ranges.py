@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 # The least value of each number that has one.
 LEAST: tuple[tuple[str, str, int], ...] = (
     ("model", "dim", 1),
-    ("model", "num_blocks", 1),
     ("model", "num_heads", 1),
     ("model", "hidden_dim", 1),
     ("model", "depth", 1),
