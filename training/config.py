@@ -9,13 +9,14 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from training.model_config import FAMILIES, ModelConfig, TransformerConfig
+from training.config_ranges import LEAST, RANGES
+from training.model_config import FAMILIES, LanguageModelConfig, ModelConfig, TransformerConfig
 
 TextPolicy = Literal["frozen", "head", "last-n", "full", "lora", "adalora", "prefix", "adapter"]
 SubstituteSource = Literal["cooccurrence", "text", "both"]
@@ -184,11 +185,11 @@ class RunConfig:
 
 
 def _check_ranges(config: RunConfig) -> None:
-    for section, name, least in _LEAST:
+    for section, name, least in LEAST:
         value = getattr(getattr(config, section), name, least)
         if not (math.isfinite(value) and value >= least):
             raise TrainingError(f"{section}.{name} = {value!r} must be at least {least}")
-    for names, fits, range_ in _RANGES:
+    for names, fits, range_ in RANGES:
         for section, name in names:
             value = getattr(getattr(config, section), name, None)
             if value is not None and not fits(value):
@@ -196,6 +197,7 @@ def _check_ranges(config: RunConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
+    _check_blocks(model)
     heads = getattr(model, "num_heads", 1)
     if model.dim % heads:
         raise TrainingError(
@@ -217,74 +219,17 @@ def _check_model(model: ModelConfig) -> None:
         raise TrainingError(f"model.tasks = {list(model.tasks)} must name each task once")
 
 
-# The least value of each number that has one.
-_LEAST: tuple[tuple[str, str, int], ...] = (
-    ("model", "dim", 1),
-    ("model", "num_blocks", 1),
-    ("model", "num_heads", 1),
-    ("model", "hidden_dim", 1),
-    ("model", "depth", 1),
-    ("model", "window_len", 1),
-    ("model", "copy_heads", 0),
-    ("loss", "num_negatives", 1),
-    ("loss", "next_item_weight", 0),
-    ("loss", "click_weight", 0),
-    ("loss", "watch_weight", 0),
-    ("optim", "learning_rate", 0),
-    ("optim", "weight_decay", 0),
-    ("optim", "warmup_steps", 0),
-    ("optim", "clip_norm", 0),
-    ("pretrain", "unfrozen_layers", 0),
-    ("pretrain", "stage_epochs", 1),
-    ("text", "max_tokens", 3),
-    ("text", "last_layers", 1),
-    ("text", "rank", 1),
-    ("text", "num_prefix", 1),
-    ("text", "adapter_dim", 1),
-    ("text", "texts_per_step", 1),
-    ("text", "learning_rate", 0),
-    ("loop", "batch_size", 1),
-    ("loop", "batch_tokens", 0),
-    ("loop", "max_epochs", 1),
-    ("loop", "patience", 1),
-    ("loop", "max_validation_users", 1),
-    ("loop", "max_minutes", 0),
-    ("loop", "seed", 0),
-    ("loop", "num_threads", 0),
-)
-_SHARES: tuple[tuple[str, str], ...] = (
-    ("model", "dropout"),
-    ("model", "emb_dropout"),
-    ("loss", "label_smoothing"),
-    ("optim", "momentum"),
-    ("optim", "ema_decay"),
-    ("optim", "beta1"),
-    ("optim", "beta2"),
-    ("pretrain", "mask_share"),
-    ("pretrain", "reorder_share"),
-    ("pretrain", "substitute_share"),
-    ("text", "id_dropout"),
-    ("text", "word_dropout"),
-    ("text", "synonym_share"),
-)
-_POSITIVE: tuple[tuple[str, str], ...] = (
-    ("split", "train_share"),
-    ("split", "session_hours"),
-    ("model", "temperature"),
-    ("pretrain", "crop_share"),
-    ("pretrain", "contrastive_temperature"),
-)
-_AT_MOST_ONE: tuple[tuple[str, str], ...] = (
-    ("split", "train_share"),
-    ("loss", "gbce_t"),
-    ("optim", "final_rate"),
-    ("pretrain", "crop_share"),
-)
-_RANGES: tuple[tuple[Sequence[tuple[str, str]], Callable[[float], bool], str], ...] = (
-    (_SHARES, lambda value: 0 <= value < 1, "in [0, 1)"),
-    (_AT_MOST_ONE, lambda value: 0 <= value <= 1, "in [0, 1]"),
-    (_POSITIVE, lambda value: math.isfinite(value) and value > 0, "above 0, and finite"),
-)
+def _check_blocks(model: ModelConfig) -> None:
+    language = isinstance(model, LanguageModelConfig)
+    # To a language model 0 means all of its layers.
+    num_blocks, least = getattr(model, "num_blocks", 1), 0 if language else 1
+    if num_blocks < least:
+        raise TrainingError(f"model.num_blocks = {num_blocks} must be at least {least}")
+    if isinstance(model, LanguageModelConfig) and not model.weights:
+        raise TrainingError(
+            "model.family = 'lm' needs model.weights: a folder with a checkpoint, "
+            "package:NAME for one inside an installed package, or a hub's name"
+        )
 
 
 Config = TypeVar("Config")

@@ -94,6 +94,25 @@ class RecurrentConfig(ModelConfig):
     normalised: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModelConfig(ModelConfig):
+    """A language model's layers, which read items instead of words.
+
+    `weights` names a checkpoint as `text.weights` does; how wide its layers are, their heads and
+    the rest of their shape is the checkpoint's. The first `num_blocks` layers are taken, all of
+    them with 0, with what they have learned (`weights`) or, to compare, without it (`scratch`).
+    `positions` are the checkpoint's vectors, counted from the first event (`weights`), or those of
+    the default family (`absolute`); `time_gaps` is the default family's too.
+    """
+
+    family: Literal["lm"] = "lm"
+    weights: str = ""
+    num_blocks: int = 2
+    start: Literal["weights", "scratch"] = "weights"
+    positions: Literal["weights", "absolute"] = "weights"
+    time_gaps: bool = False
+
+
 FAMILIES: Mapping[str, type[ModelConfig]] = {
     "ligr": TransformerConfig,
     "sasrec": SasrecConfig,
@@ -101,4 +120,5 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {
     "gru": RecurrentConfig,
     "lstm": RecurrentConfig,
     "rnn": RecurrentConfig,
+    "lm": LanguageModelConfig,
 }

@@ -1,6 +1,8 @@
 """A run's model before it has learned: the network, and what a language model says of the items."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training.config import RunConfig, TrainingError
 from training.data import TEXT_CACHE
@@ -12,13 +14,21 @@ NO_SCHEDULE = 1_000
 
 
 def new_model(
-    config: RunConfig, facts: ItemFacts, dataset: Path, *, num_steps: int = NO_SCHEDULE
+    config: RunConfig,
+    facts: ItemFacts,
+    dataset: Path,
+    *,
+    num_steps: int = NO_SCHEDULE,
+    learned: Mapping[str, Any] | None = None,
 ) -> SequenceModel:
     """Build a run's model with the weights that torch's seed gives, its texts read if it has any.
 
+    `learned` are the weights that are to be loaded into it: their shapes say what the body of a
+    language model is, whose checkpoint may be gone by then.
+
     Raises TrainingError where there is no text, or nothing to read it by.
     """
-    model = SequenceModel(config.model, facts)
+    model = SequenceModel(config.model, facts, learned)
     if not config.text.weights:
         return model
     if not any(facts.texts):

@@ -79,7 +79,7 @@ def load_run(run: Path) -> LoadedRun:
     best = load_state(run / BEST_FILE)
     if best.data_sha256 != inputs.info.data_sha256:
         raise TrainingError(f"{dataset}: has changed since {run} was trained on it")
-    model = new_model(config, inputs.facts, dataset)
+    model = new_model(config, inputs.facts, dataset, learned=best.model)
     load_weights(model, best.model, run)
     return LoadedRun(inputs, config, model.eval(), best.history[-1])
 

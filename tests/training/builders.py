@@ -1,5 +1,9 @@
 """Small event logs for the training tests: valid unless overridden."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +35,28 @@ TINY = (
     "model.window_len=6", "loop.batch_size=4", "loop.max_epochs=3", "loop.num_threads=1",
     "optim.warmup_steps=2",
 )  # fmt: skip
+CHECKPOINTS = {"model.weights=bert": "bert", "model.weights=gpt2": "gpt2"}
+
+
+@functools.cache
+def language_checkpoint(kind: str) -> Path:
+    """Return the folder of a tiny `bert` or `gpt2`, made once for all tests of a process."""
+    # The library takes seconds to load, which tests of other things need not wait for.
+    from tests.training.text.checkpoints import save_bert, save_gpt  # noqa: PLC0415
+
+    folder = Path(tempfile.mkdtemp(prefix="language-"))
+    atexit.register(shutil.rmtree, folder)
+    return save_bert(folder) if kind == "bert" else save_gpt(folder)
 
 
 def tiny_config(*overrides: str, preset: str = "time") -> RunConfig:
-    """Return the settings of a model that trains in well under a second."""
-    return load_run_config(preset, None, [*TINY, *overrides])
+    """Return the settings of a model that trains in well under a second.
+
+    `model.weights` are those of the tiny checkpoint of a kind, as `language_checkpoint` has it.
+    """
+    named = [each for each in overrides if each in CHECKPOINTS]
+    folders = [f"model.weights={language_checkpoint(CHECKPOINTS[each])}" for each in named]
+    return load_run_config(preset, None, [*TINY, *overrides, *folders])
 
 
 def table(sequences: Sequence[str], *, step_ms: int = DAY_MS) -> pa.Table:

@@ -43,6 +43,7 @@ def test_a_config_survives_its_dictionary() -> None:
         ("model.dim=3.5", r"model\.dim = 3\.5 must be a int"),
         ("model.request_time=maybe", "must be one of known, unknown"),
         ("model=3", "section.key=value"),
+        ("model.num_blocks=0", r"model\.num_blocks = 0 must be at least 1"),
         ("model.window_len=0", r"model\.window_len = 0 must be at least 1"),
         ("loop.batch_size=-3", r"loop\.batch_size = -3 must be at least 1"),
         ("model.num_heads=3", r"model\.dim = 64 must be a multiple of model\.num_heads = 3"),

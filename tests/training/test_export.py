@@ -177,6 +177,11 @@ EVERYTHING = (
         pytest.param(("model.family=gru", "model.depth=2"), id="gru"),
         pytest.param(("model.family=lstm", 'model.tasks=["click"]'), id="lstm, click"),
         pytest.param(("model.family=rnn",), id="rnn"),
+        pytest.param(("model.family=lm", "model.weights=gpt2"), id="lm, gpt2"),
+        pytest.param(("model.family=lm", "model.weights=bert", "model.time_gaps=true"), id="lm"),
+        pytest.param(
+            ("model.family=lm", "model.weights=bert", "model.positions=absolute"), id="lm, absolute"
+        ),
     ],
 )
 def test_every_family_exports_and_agrees(overrides: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training import builders
 from training.items import ItemFacts
 from training.model.attention import Rotary
 from training.model.batch import Batch, serving_batch
@@ -16,6 +17,7 @@ from training.model.sequence_model import SequenceModel
 from training.model.time import NUM_GAP_BUCKETS, gap_bucket, last_times
 from training.model_config import (
     Bert4RecConfig,
+    LanguageModelConfig,
     ModelConfig,
     RecurrentConfig,
     SasrecConfig,
@@ -43,6 +45,11 @@ FAMILIES: dict[str, ModelConfig] = {
         family="lstm", dim=8, hidden_dim=6, depth=2, window_len=8, dropout=0.0, tasks=("click",)
     ),
     "rnn": RecurrentConfig(family="rnn", dim=8, hidden_dim=6, window_len=8, dropout=0.0),
+    # Their weights are tiny checkpoints of this kind.
+    "lm, gpt2": LanguageModelConfig(weights="gpt2", dim=8, window_len=8, dropout=0.0),
+    "lm, bert, timed": LanguageModelConfig(
+        weights="bert", dim=8, window_len=8, dropout=0.0, time_gaps=True, request_time="known"
+    ),
 }  # fmt: skip
 CAUSAL = [name for name in FAMILIES if name != "bert4rec"]
 HOUR_MS = 3_600_000
@@ -67,6 +74,8 @@ def facts() -> ItemFacts:
 
 def model(config: ModelConfig = CONFIG) -> SequenceModel:
     """A model with random weights, every table away from its neutral start."""
+    if isinstance(config, LanguageModelConfig):
+        config = replace(config, weights=str(builders.language_checkpoint(config.weights)))
     torch.manual_seed(0)
     built = SequenceModel(config, facts()).eval()
     with torch.no_grad():

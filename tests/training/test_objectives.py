@@ -53,6 +53,8 @@ def example(window_len: int = 6) -> tuple[TrainingBatch, int]:
         ("model.family=sasrec", "model.copy=false"),
         ("model.block=hstu",),
         ("model.distances=true", "model.places=true", "model.categories=true"),
+        ("model.family=lm", "model.weights=gpt2", "model.copy=false"),
+        ("model.family=lm", "model.weights=bert", "pretrain.objective=masked"),
     ],
 )
 def test_every_objective_moves_what_it_should(overrides: tuple[str, ...], *, low: bool) -> None:

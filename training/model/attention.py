@@ -138,7 +138,7 @@ class Attention(nn.Module):
             parts = self.query(queries), *self.key_value(keys).chunk(2, dim=-1)
             query, key, value = (split_heads(part, self.num_heads) for part in parts)
             query, key = self._rotated(query, keys.shape[1]), self._rotated(key, keys.shape[1])
-            mixed = _mix(query, key, value, mask)
+            mixed = mix_values(query, key, value, mask)
         projected: Tensor = self.out(join_heads(mixed))
         return projected
 
@@ -173,8 +173,9 @@ def project_heads(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
     return (x.flatten(1, 2) @ matrices).view(num_heads, batch, length, -1)
 
 
-def _mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    if not mask.requires_grad:
+def mix_values(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Return the values that queries find, (heads, batch, queries, head_dim)."""
+    if not (mask.requires_grad or torch.onnx.is_in_onnx_export()):
         # The fused kernel: 2.7 x as fast, but it gives a bias no gradient.
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask

