@@ -26,7 +26,15 @@ WARM_UP, SETTLED = 0.1, 0.3
 ORTHOGONALITY = 0.1
 NUM_ALLOCATIONS = 100
 # Kinds that peft's own table of attention projections leaves out.
-MORE_TARGETS = {"distilbert": ["q_lin", "v_lin"]}
+MORE_TARGETS = {
+    "albert": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "modernbert": ["Wqkv"],
+    "mpnet": ["q", "v"],
+}
+# Of kinds that are in neither every linear layer is updated but these, which no text vector
+# comes from.
+NOT_READ = r"pooler(\..*)?"
 
 
 class LowRank(Protocol):
@@ -168,9 +176,12 @@ def add_adalora(body: nn.Module, rank: int, num_steps: int) -> AdaLora:
 
 def _targets(body: nn.Module) -> dict[str, Any]:
     kind = config_of(body).model_type
-    known = {**TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, **MORE_TARGETS}
+    known: dict[str, Any] = {**TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, **MORE_TARGETS}
+    has_pooler = any(name.startswith("pooler") for name, _ in body.named_modules())
     return {
         "target_modules": known.get(kind, "all-linear"),
+        # peft warns of an exclusion that excludes nothing.
+        "exclude_modules": NOT_READ if kind not in known and has_pooler else None,
         # GPT-2's projections keep their weights the other way round.
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in body.modules()),
     }

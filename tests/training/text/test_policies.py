@@ -10,7 +10,15 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel, DynamicCache, GPT2Config, GPT2Model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DynamicCache,
+    GPT2Config,
+    GPT2Model,
+)
 
 from training.config import TextConfig, TextPolicy, TrainingError
 from training.text.policies import Tuner, make_tuner
@@ -320,7 +328,48 @@ def test_more_last_layers_than_there_are_is_an_error() -> None:
         make_tuner(bert(), replace(CONFIG, policy="last-n", last_layers=4), 10)
 
 
-# At the default settings, dim 384, 6 layers of 1 774 464 and 11 919 360 for words and positions.
+OTHERS: dict[str, dict[str, Any]] = {
+    "distilbert": {"hidden_dim": WIDE},
+    "electra": {"embedding_size": DIM, "intermediate_size": WIDE},
+    "llama": {"num_key_value_heads": 1, "intermediate_size": WIDE},
+    # Not in peft's table: every linear layer is updated, but none that no text comes from.
+    "megatron-bert": {"intermediate_size": WIDE},
+    "modernbert": {"intermediate_size": WIDE, "cls_token_id": 1, "sep_token_id": 2},
+    "mpnet": {"intermediate_size": WIDE},
+    "opt": {"ffn_dim": WIDE, "word_embed_proj_dim": DIM},
+    "roberta": {"intermediate_size": WIDE, "pad_token_id": 0},
+}
+
+# Their attention is their own and does not go through transformers' interface.
+WITHOUT_PREFIX = ("megatron-bert", "mpnet")
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("policy", [p for p in POLICIES if p not in ("frozen", "head")])
+def test_other_kinds_of_networks_learn_too(kind: str, policy: TextPolicy) -> None:
+    """All that learns has a gradient, and before it has learned the network is as it was."""
+    sizes = {"hidden_size": DIM, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS}
+    tokens = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    places = {"max_position_embeddings": 16}
+    config = AutoConfig.for_model(kind, **{**sizes, **tokens, **places, **OTHERS[kind]})
+    torch.manual_seed(0)
+    model: Any = AutoModel
+    plain = model.from_config(config).train(False)
+    if policy == "prefix" and kind in WITHOUT_PREFIX:
+        with pytest.raises(TrainingError, match=rf"text\.policy: .* {kind} takes no prefix"):
+            tuner_of(plain, policy)
+        return
+    known = read(plain)
+    tuner = tuner_of(plain, policy)
+    outputs = read(tuner.body)
+    assert policy == "prefix" or torch.equal(outputs, known)
+    extra = tuner.extra_loss()
+    torch.autograd.backward(outputs.square().mean() + (0 if extra is None else extra))
+    learns = [name for name, p in tuner.body.named_parameters() if p.grad is not None]
+    assert frozenset(learns) == tuner.learning
+
+
+# At the default settings, dim 384, 6 layers of 1 774 464 and 11 918 592 for words, positions and segments.
 MINILM: dict[TextPolicy, int] = {
     "frozen": 0,
     "head": 0,
