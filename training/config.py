@@ -150,6 +150,8 @@ class TextConfig:
     that of the network.
     `id_dropout` is the share of items that are without their identity for a step, so that a text
     alone scores well; `word_dropout` and `synonym_share` are of the words of a text read anew.
+    Synonyms are neighbours among the network's own word vectors or WordNet's; `translate_share` of
+    the texts read anew are translated there and back, by Marian checkpoints in two folders.
     """
 
     weights: str = ""
@@ -165,6 +167,10 @@ class TextConfig:
     id_dropout: float = 0.2
     word_dropout: float = 0.0
     synonym_share: float = 0.0
+    synonyms: Literal["embedding", "wordnet"] = "embedding"
+    translate_share: float = 0.0
+    translate_forward: str = ""
+    translate_back: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ _SHARES: tuple[tuple[str, str], ...] = (
     ("text", "id_dropout"),
     ("text", "word_dropout"),
     ("text", "synonym_share"),
+    ("text", "translate_share"),
 )
 _POSITIVE: tuple[tuple[str, str], ...] = (
     ("split", "train_share"),
