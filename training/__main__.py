@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from service.contract.errors import ContractError
+from training.cold_start import cold_item_figures, cold_user_figures
 from training.config import Protocol, TrainingError, load_run_config, preset_names
 from training.demo_data import fetch_demo_data
 from training.distributed import join_ranks
@@ -19,9 +20,10 @@ from training.export import export_bundle, onnx_scorer
 from training.files import write_json
 from training.import_commands import Out, importers
 from training.importers.movielens import MOVIELENS_NOTICE
+from training.importers.writing import hold_items_out
 from training.model_config import RequestTime
 from training.report import write_evaluation_report, write_run_report
-from training.runs import evaluate_run, read_inputs, run_documents
+from training.runs import evaluate_run, load_run, read_inputs, run_documents
 from training.search.command import search_command
 from training.train import METRICS_FILE, train
 
@@ -94,6 +96,63 @@ def evaluate_command(
         write_json(json_file, report)
     if page is not None:
         write_evaluation_report(page, report, *run_documents(run))
+
+
+@app.command("hold-out")
+def hold_out_command(
+    dataset: Annotated[Path, typer.Option(help="A dataset made by import.")],
+    out: Out,
+    share: Annotated[float, typer.Option(help="The share of the items.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Draws the items.")] = 1,
+) -> None:
+    """Write a dataset without the events of some items, to measure new items with.
+
+    Example: python -m training hold-out --dataset data/industrial --out data/industrial-90
+    """
+    info = hold_items_out(dataset, share, seed, out)
+    typer.echo(
+        f"{out}: {info.num_events:,} events of {info.num_items:,} items, "
+        f"{info.dropped['held_out_item']:,} events left out"
+    )
+
+
+@app.command("cold-items")
+def cold_items_command(
+    *,
+    run: Run,
+    dataset: Annotated[Path, typer.Option(help="The whole dataset that hold-out read.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+) -> None:
+    """Rank items that a run never met by their texts, beside chance and their category.
+
+    Example: python -m training cold-items --run runs/industrial-90 --dataset data/industrial
+    """
+    figures = cold_item_figures(load_run(run), dataset)
+    for name in ("among_all", "among_new"):
+        ways = figures[name]
+        typer.echo(f"{name}: {figures['num_cases']:,} cases, {ways['num_candidates']:,} items")
+        for way in ("run", "category_popularity", "chance"):
+            typer.echo(f"  {way:<22}recall@50 {ways[way]['recall@50']:.4f}")
+    if json_file is not None:
+        write_json(json_file, figures)
+
+
+@app.command("cold-users")
+def cold_users_command(
+    *,
+    run: Run,
+    split: Annotated[Literal["validation", "test"], typer.Option()] = "test",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+) -> None:
+    """Rank for users of whom only the last none, one, two or three events are known.
+
+    Example: python -m training cold-users --run runs/ml-1m
+    """
+    figures = cold_user_figures(load_run(run), split)
+    for way, found in figures.items():
+        typer.echo(f"  {way:<12}ndcg@10 {found['ndcg@10']:.4f}")
+    if json_file is not None:
+        write_json(json_file, figures)
 
 
 @app.command("export")

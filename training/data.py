@@ -27,6 +27,8 @@ ITEMS_FILE = "items.parquet"
 DATASET_FILE = "dataset.json"
 ARRAYS_DIR = "arrays"
 IDS_FILE = "ids.json"
+# What language models said of the texts, once they were read; made again when it is not there.
+TEXT_CACHE = "text_vectors"
 DATASET_SCHEMA = 2
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000

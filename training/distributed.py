@@ -6,6 +6,7 @@ with the whole batch.
 """
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,11 @@ class LossModule(nn.Module):
 
     def forward(self, batch: TrainingBatch) -> tuple[Tensor, int]:
         """Return the mean loss and the number of rows it is over."""
-        loss: BatchLoss = self._objective(self.model, batch)
-        return loss.mean, loss.num_rows
+        texts = self.model.items.texts
+        with texts.reading(batch.targets, batch.batch.items) if texts else nullcontext():
+            loss: BatchLoss = self._objective(self.model, batch)
+        more = texts.extra_loss() if texts else None
+        return loss.mean if more is None else loss.mean + more, loss.num_rows
 
 
 def wrap(module: LossModule, ranks: Ranks) -> nn.Module:

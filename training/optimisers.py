@@ -9,9 +9,20 @@ from torch.optim import Optimizer
 from training.config import OptimConfig, PretrainConfig
 from training.model.sequence_model import SequenceModel
 
+# A parameter group's rate over the schedule's.
+RATE_SCALE = "rate_scale"
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+
+def make_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    text_reader: nn.Module | None = None,
+    text_rate: float = 0.0,
+) -> Optimizer:
     """Build the configured optimiser, fused, with weight decay on matrices only.
+
+    `text_reader`, a language model inside the model, learns at `text_rate` where the rest learns at
+    the configured rate: each group's RATE_SCALE times the schedule is its rate.
 
     Biases, norms and lookup tables are spared: decaying a table's row on every step would shrink
     what is rare, however often it is right.
@@ -21,14 +32,18 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
     }
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    readers = set() if text_reader is None else {id(weight) for weight in text_reader.parameters()}
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         matrix = parameter.ndim > 1 and id(parameter) not in tables
-        (decayed if matrix else spared).append(parameter)
+        found.setdefault((matrix, id(parameter) in readers), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if is_decayed else 0.0,
+            RATE_SCALE: text_rate / config.learning_rate if reads and config.learning_rate else 1.0,
+        }
+        for (is_decayed, reads), parameters in sorted(found.items(), reverse=True)
     ]
     if config.name == "sgd":
         return torch.optim.SGD(
@@ -79,4 +94,6 @@ def freeze(model: SequenceModel, config: PretrainConfig, epoch: int) -> int:
     for part in parts:
         if part is not None:
             part.requires_grad_(True)
+    if model.items.texts is not None:
+        model.items.texts.set_learning()
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -24,6 +24,7 @@ from training.evaluate_tasks import measure_tasks, outcomes, task_predictions
 from training.items import item_facts
 from training.model.sequence_model import SequenceModel
 from training.model_config import RequestTime
+from training.new_model import new_model
 from training.scorers import Scorer, TorchScorer
 from training.splits import make_split
 from training.statistics import activity_groups, hour_groups
@@ -78,7 +79,7 @@ def load_run(run: Path) -> LoadedRun:
     best = load_state(run / BEST_FILE)
     if best.data_sha256 != inputs.info.data_sha256:
         raise TrainingError(f"{dataset}: has changed since {run} was trained on it")
-    model = SequenceModel(config.model, inputs.facts, best.model)
+    model = new_model(config, inputs.facts, dataset, learned=best.model)
     load_weights(model, best.model, run)
     return LoadedRun(inputs, config, model.eval(), best.history[-1])
 

@@ -1,6 +1,7 @@
 """The training loop: one step, one epoch, early stopping on a validation score, resume."""
 
 import logging
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -36,8 +37,9 @@ from training.files import write_json
 from training.items import ItemFacts
 from training.model.copy_head import SeenBias
 from training.model.sequence_model import SequenceModel
+from training.new_model import new_model
 from training.objectives import make_objective
-from training.optimisers import freeze, learning_rate, make_optimizer
+from training.optimisers import RATE_SCALE, freeze, learning_rate, make_optimizer
 from training.splits import Split
 from training.task_baselines import item_tallies
 from training.validation import SCORE, Validator
@@ -46,6 +48,7 @@ from training.warm_start import load_weights, warm_start
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.json"
 TENSORBOARD_DIR = "tensorboard"
+KIB_PER_MIB = 1024
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +88,20 @@ def train(
 def build_model(inputs: TrainInputs, config: RunConfig) -> SequenceModel:
     """Build a run's model with the weights that its seed gives, or those of `init_from`."""
     torch.manual_seed(config.loop.seed)
-    model = SequenceModel(config.model, inputs.facts)
+    model = new_model(
+        config, inputs.facts, inputs.dataset_path, num_steps=_num_steps(inputs, config)
+    )
     _start_heads(model, inputs)
     if config.pretrain.init_from:
         warm_start(model, config, inputs.info.data_sha256)
     return model
+
+
+def _num_steps(inputs: TrainInputs, config: RunConfig) -> int:
+    """Return how many steps a run has at most; moving cuts change it by a few an epoch."""
+    model = config.model
+    data = TrainingSet(inputs.events, inputs.split.train, model.window_len, model.request_time)
+    return config.loop.max_epochs * len(data.batches(config.loop, np.random.default_rng(0)))
 
 
 def _start_heads(model: SequenceModel, inputs: TrainInputs) -> None:
@@ -157,7 +169,10 @@ def make_learner(inputs: TrainInputs, config: RunConfig, ranks: Ranks = ALONE) -
         average = AveragedModel(model, multi_avg_fn=averaging)
     if config.loop.compile:
         module.compile(dynamic=True)
-    return _Learner(model, make_optimizer(model, config.optim), module, average)
+    texts = model.items.texts
+    reader = None if texts is None else texts.encoder
+    optimizer = make_optimizer(model, config.optim, reader, config.text.learning_rate)
+    return _Learner(model, optimizer, module, average)
 
 
 @dataclass(slots=True)
@@ -221,6 +236,8 @@ class _Trainer:
                     losses.append(loss)
                     progress.advance(task)
                 trained = time.monotonic() - started
+                if self._learner.validated.items.texts is not None:
+                    self._learner.validated.items.texts.refresh()
                 row = {"epoch": float(epoch), "loss": float(np.mean(losses))}
                 row |= self._validator.measure(self._learner.validated, row["loss"])
                 row |= {
@@ -239,13 +256,16 @@ class _Trainer:
         torch.manual_seed(int(drawn[0]))
         freeze(self._learner.model, self.config.pretrain, epoch)
         self._learner.model.train()
+        texts = self._learner.model.items.texts
         # Moving cuts change the count of batches by a few, which the schedule can bear.
         first = (epoch - 1) * len(batches) + 1
         for step, rows in enumerate(batches, start=first):
             rate = learning_rate(optim, step, loop.max_epochs * len(batches))
             for group in self._learner.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group[RATE_SCALE]
             loss = train_step(self._learner, self._set.batch(rows), self.config, self.ranks)
+            if texts is not None:
+                texts.after_step(step)
             if not np.isfinite(loss):
                 raise TrainingError(f"epoch {epoch}, step {step}: the loss is {loss}")
             yield loss
@@ -293,6 +313,10 @@ class _Trainer:
             "request_time": self.config.model.request_time,
             "seen_items": headline_rule(self.inputs.info.repeat_share),
             "parameters": sum(p.numel() for p in self._learner.model.parameters()),
+            "learned_parameters": sum(
+                p.numel() for p in self._learner.model.parameters() if p.requires_grad
+            ),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB,
             "best_epoch": self.state.best_epoch,
             "best_validation": self.state.history[self.state.best_epoch - 1],
             "history": self.state.history,

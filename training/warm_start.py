@@ -34,7 +34,14 @@ def warm_start(model: SequenceModel, config: RunConfig, data_sha256: str) -> Non
         for name, weight in state.model.items()
         if name in own and own[name].shape == weight.shape and ".rates." not in name
     }
-    missing = [name for name in own if name.startswith(("body.", "items.")) and name not in shared]
+    missing = [
+        name
+        for name in own
+        if name.startswith(("body.", "items."))
+        # A language model that the other run did not tune starts from its checkpoint.
+        and not name.startswith("items.texts.encoder.")
+        and name not in shared
+    ]
     if missing:
         raise TrainingError(
             f"pretrain.init_from: {run} has no fitting {missing[0]}; both runs need the same "

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training.cleaning import Cleaned, CleanOptions, clean
@@ -15,14 +18,19 @@ from training.data import (
     EVENTS_FILE,
     ITEM_SCHEMA,
     ITEMS_FILE,
+    TEXT_CACHE,
     DatasetInfo,
     event_table,
+    read_info,
+    read_items,
     table_sha256,
     write_arrays,
 )
 from training.importers.raw_log import RawLog
 
-DATASET_ENTRIES = {EVENTS_FILE, ITEMS_FILE, DATASET_FILE, ARRAYS_DIR}
+DATASET_ENTRIES = {EVENTS_FILE, ITEMS_FILE, DATASET_FILE, ARRAYS_DIR, TEXT_CACHE}
+# Fewer events have no training event in leave-one-out.
+MIN_USER_EVENTS = 3
 
 
 def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -> DatasetInfo:
@@ -35,12 +43,53 @@ def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -
             + json.dumps(log.dropped | cleaned.dropped)
         )
     info = _describe(log, cleaned, out, source)
+    _write(info, cleaned.events, _with_events(log.items, cleaned.events), out)
+    return info
+
+
+def hold_items_out(dataset: Path, share: float, seed: int, out: Path) -> DatasetInfo:
+    """Write a dataset without the events of a share of the items, drawn with a seed.
+
+    What is trained on it never met these items: not as targets, in histories or as wrong answers.
+    Users with fewer than MIN_USER_EVENTS events left are left out. Raises TrainingError for a share
+    that takes nothing or leaves nothing, and when `out` is no place for a dataset.
+    """
+    _check_replaceable(out)
+    info, events = read_info(dataset), pq.read_table(dataset / EVENTS_FILE)
+    ids = sorted(events["item_id"].unique().to_pylist())
+    num_held = round(share * len(ids))
+    if not 0 < num_held < len(ids):
+        raise TrainingError(f"share = {share!r} must take some of {len(ids)} items and leave some")
+    held = np.random.default_rng(seed).choice(ids, num_held, replace=False)
+    kept = events.filter(pc.invert(pc.is_in(events["item_id"], pa.array(held.tolist()))))
+    counts = kept.group_by("user_id").aggregate([("item_id", "count")])
+    many = counts.filter(pc.greater_equal(counts["item_id_count"], MIN_USER_EVENTS))["user_id"]
+    kept = kept.filter(pc.is_in(kept["user_id"], many.combine_chunks()))
+    if not kept.num_rows:
+        raise TrainingError(f"share = {share!r}: no user has {MIN_USER_EVENTS} events left")
+    pairs = kept.select(["user_id", "item_id"]).group_by(["user_id", "item_id"]).aggregate([])
+    smaller = replace(
+        info,
+        name=out.name,
+        num_events=kept.num_rows,
+        num_users=len(many),
+        num_items=len(kept["item_id"].unique()),
+        dropped=info.dropped | {"held_out_item": events.num_rows - kept.num_rows},
+        repeat_share=round(1 - pairs.num_rows / kept.num_rows, 6),
+        data_sha256=table_sha256(kept),
+    )
+    _write(smaller, kept, _with_events(read_items(dataset), kept), out)
+    return smaller
+
+
+def _write(info: DatasetInfo, events: pa.Table, items: pa.Table, out: Path) -> None:
+    """Write a dataset aside, then put it in the place of what was there."""
     aside = out.with_name(out.name + ".writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    pq.write_table(cleaned.events, aside / EVENTS_FILE, compression="zstd")
-    pq.write_table(_with_events(log.items, cleaned.events), aside / ITEMS_FILE, compression="zstd")
-    write_arrays(aside / ARRAYS_DIR, event_table(cleaned.events))
+    pq.write_table(events, aside / EVENTS_FILE, compression="zstd")
+    pq.write_table(items, aside / ITEMS_FILE, compression="zstd")
+    write_arrays(aside / ARRAYS_DIR, event_table(events))
     (aside / DATASET_FILE).write_text(info.to_json(), encoding="utf-8")
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -48,7 +97,6 @@ def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -
         out.rename(old)
     aside.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-    return info
 
 
 def _check_replaceable(out: Path) -> None:

@@ -46,6 +46,12 @@ class NextItemHead(nn.Module):
             return functional.normalize(table, dim=-1)
         return _with_bias(table, self.bias)
 
+    def new_items(self, vectors: Tensor) -> Tensor:
+        """Return item vectors (items, out_dim) of which no row is padding, nor known: no bias."""
+        if self.normalised:
+            return functional.normalize(vectors, dim=-1)
+        return torch.cat([vectors, torch.zeros_like(vectors[:, :1])], dim=1)
+
 
 class ValueHead(nn.Module):
     """Scores that are one number an item: a click's logit, or the log1p of seconds watched.
@@ -75,6 +81,11 @@ class ValueHead(nn.Module):
         """Return item vectors (num_items + 1, dim + 2), row 0 all zero."""
         real = (torch.arange(len(table), device=table.device) > 0)[:, None].to(table.dtype)
         return _with_bias(torch.cat([table, real], dim=1), self.bias + self.rates.of_items())
+
+    def new_items(self, vectors: Tensor) -> Tensor:
+        """Return item vectors (items, dim + 2) of items without a past: no bias, the mean rate."""
+        one = torch.ones_like(vectors[:, :1])
+        return torch.cat([vectors, one, 0 * one], dim=1)
 
 
 def make_heads(config: ModelConfig, num_items: int) -> dict[str, nn.Module]:

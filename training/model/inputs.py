@@ -1,6 +1,9 @@
 """The way in: an item's vector from all that is known of it, an event's from all it says."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,9 @@ from training.items import ItemFacts
 from training.model.batch import Batch
 from training.model.place import NUM_PLACE_FEATURES, PlaceFeatures
 from training.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from training.text.items import ItemTexts
 
 # Item vectors are normalised on the way out, so a step turns a short one further: from 0.02 the
 # validation NDCG@10 after 8 epochs was 0.130, from dim**-0.5 it was 0.035 (docs/experiments.md).
@@ -39,6 +45,8 @@ class ItemTable(nn.Module):
         nn.init.normal_(self.identity.weight, std=ITEM_INIT_STD)
         with torch.no_grad():
             self.identity.weight[0].zero_()
+        # What texts add, if a run reads them: the network knows no language model.
+        self.texts: ItemTexts | None = None
         self.categories: nn.Module | None = None
         if config.categories and facts.num_categories:
             self.categories = nn.EmbeddingBag(facts.num_categories + 1, config.dim, mode="mean")
@@ -62,6 +70,8 @@ class ItemTable(nn.Module):
     def forward(self) -> Tensor:
         """Return the vectors of all items, (num_items + 1, dim), row 0 all zero."""
         table: Tensor = self.identity.weight
+        if self.texts is not None:
+            table = self.texts.with_identity(table) + self.texts()
         if self.categories is not None:
             table = table + self.categories(self.item_categories, self.item_category_starts)
         if self.cells is not None:
