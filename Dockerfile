@@ -29,7 +29,7 @@ FROM build AS build-train
 # without it, name PyTorch's own index of CPU builds in this argument.
 ARG TORCH_INDEX_URL=
 RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch \
- && pip install -c constraints.txt '.[train]'
+ && pip install -c constraints.txt '.[train,lm]'
 COPY service service
 COPY training training
 RUN pip install --no-deps --force-reinstall .

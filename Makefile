@@ -25,9 +25,9 @@ $(BIN)/python:
 
 # --group came with pip 25.1.
 $(READY): pyproject.toml constraints.txt $(BIN)/python
-	@echo 'installing into $(VENV), about a minute and a half ...'
+	@echo 'installing into $(VENV), about two minutes ...'
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve,embedded,train]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve,embedded,train,lm]' --group dev
 	@mkdir -p $(@D) && touch $@
 
 demo: $(READY)  ## train on real data, serve it, post events, see the recommendations change

@@ -194,14 +194,13 @@ class Answers:
 
 
 def policy_of(query: RecommendationQuery) -> str:
-    """Return what made a list, for whoever reads propensities: the arrangements that were wanted.
+    """Return what made a list, for whoever reads propensities: arrangements, and words to match.
 
     Only exploration draws; without it every propensity is 1.
     """
     wanted = query.arrangement
-    if wanted.wants_nothing and not query.include:
-        return BEST
     names = {
+        "text": query.text is not None,
         "diversity": wanted.diversity is not None,
         "rotation": wanted.rotation is not None,
         "include": bool(query.include),
@@ -209,7 +208,7 @@ def policy_of(query: RecommendationQuery) -> str:
     parts = [name for name, is_wanted in names.items() if is_wanted]
     if wanted.exploration is not None:
         parts.append(f"exploration={wanted.exploration.share:g}")
-    return "+".join(parts)
+    return "+".join(parts) or BEST
 
 
 def _items(

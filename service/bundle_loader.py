@@ -23,6 +23,7 @@ from service.item_index import read_item_index
 from service.item_rows import ItemRows
 from service.ranker import Ranker, Wanted, open_encoder
 from service.retrieval import HashIndex
+from service.text_encoder import TextEncoder, read_text_encoder
 from service.titles import Titles
 from service.windows import type_index_of_code
 
@@ -49,7 +50,8 @@ class LoadedBundle:
     """A bundle that passed its own check and is ready to serve.
 
     `titles` are by item index; `type_indices` is by event type code. `withheld`
-    are the items that may not be shown, whatever is asked, ascending.
+    are the items that may not be shown, whatever is asked, ascending. `text_encoder` is None of a
+    bundle that reads no texts.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class LoadedBundle:
     type_indices: Int64s
     popularity: Popularity
     withheld: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+    text_encoder: TextEncoder | None = None
 
     @property
     def num_trained(self) -> int:
@@ -70,7 +73,7 @@ class LoadedBundle:
         return self.manifest.num_items
 
     def source_of(self, pick: Pick) -> Source:
-        """Return where a pick comes from: what the model scored by its categories alone is new."""
+        """Return where a pick comes from: what the model scores without its own history is new."""
         by_model = pick.source == "model"
         return "new" if by_model and pick.index > self.num_trained else pick.source
 
@@ -109,6 +112,7 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         hash_index=HashIndex.of(items.hashes),
         type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
         popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),
+        text_encoder=read_text_encoder(bundle, manifest, num_threads=num_threads),
     )
 
 

@@ -16,18 +16,24 @@ from service.contract.features import Float32s
 from service.contract.items import Item
 from service.contract.vocabulary import item_hash
 from service.item_columns import CATEGORIES
-from service.store.catalogue import Said
+from service.store.catalogue import DELETED, Said
 
-DELETED = "deleted"
+NO_VECTORS: Mapping[str, Float32s] = {}
 
 
-def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> LoadedBundle:
+def extend(
+    base: LoadedBundle,
+    view: LoadedBundle,
+    said: Mapping[str, Said],
+    vectors: Mapping[str, Float32s] = NO_VECTORS,
+) -> LoadedBundle:
     """Return a view of `base` in which these items are as was said: changed, new, or withheld.
 
     `view` is the bundle itself, or what came of it before; items that are not named stay as they
-    are there. A new item stands where its categories are: its vector is the mean over its
-    categories of the mean vector of their items, and zero if no category is known. One of which
-    nothing is said any more is withheld.
+    are there. `vectors` are those of new items whose text was read, (dim,), by id. Another new item
+    stands where its categories are: its vector is the mean over its categories of the mean vector
+    of their items, and zero if no category is known. One of which nothing is said any more is
+    withheld.
     """
     # What is gone gets a row too, withheld: otherwise it would come back as a stranger.
     new = [text for text, one in said.items() if text not in view.vocabulary and one]
@@ -47,13 +53,27 @@ def extend(base: LoadedBundle, view: LoadedBundle, said: Mapping[str, Said]) -> 
     stayed = np.setdiff1d(view.withheld, np.array([*changed], np.int64))
     return replace(
         view,
-        ranker=view.ranker.extended(_rows(base, view, changed, len(vocabulary))),
+        ranker=view.ranker.extended(_rows(base, view, changed, vectors, len(vocabulary))),
         vocabulary=vocabulary,
         titles=view.titles.patched({index: item.title for index, item in changed.items()}),
         columns=view.columns.patched(changed, len(vocabulary)),
         hash_index=view.hash_index.extended(hashes) if new else view.hash_index,
         withheld=np.union1d(stayed, np.array(gone, np.int64)),
     )
+
+
+def with_vectors(
+    base: LoadedBundle, view: LoadedBundle, vectors: Mapping[str, Float32s]
+) -> LoadedBundle:
+    """Return the view with these vectors, (dim,), of items that came after the bundle, by id.
+
+    A vector of zeros says nothing; the item then stays where its categories are.
+    """
+    rows = view.ranker.vectors(np.arange(base.num_trained + 1, len(view.vocabulary) + 1))
+    for item_id, vector in vectors.items():
+        if vector.any():
+            rows[view.vocabulary.index(item_id) - base.num_trained - 1] = vector
+    return replace(view, ranker=view.ranker.extended(rows))
 
 
 def is_gone(said: Said) -> bool:
@@ -95,7 +115,11 @@ def _attributes(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(
-    base: LoadedBundle, view: LoadedBundle, changed: Mapping[int, Item], num_items: int
+    base: LoadedBundle,
+    view: LoadedBundle,
+    changed: Mapping[int, Item],
+    vectors: Mapping[str, Float32s],
+    num_items: int,
 ) -> Float32s:
     """Return the vectors of all items that came after the bundle, (num_added, dim)."""
     first = base.num_trained + 1
@@ -104,8 +128,12 @@ def _rows(
     rows[: len(there)] = view.ranker.vectors(there)
     centres: dict[str, Float32s | None] = {}
     for index, item in changed.items():
-        if index >= first:
-            rows[index - first] = _row(base, item.categories, centres)
+        if index < first:
+            continue
+        vector = vectors.get(item.item_id)
+        if vector is None or not vector.any():
+            vector = _row(base, item.categories, centres)
+        rows[index - first] = vector
     return rows
 
 

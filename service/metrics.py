@@ -40,6 +40,7 @@ REFUSALS = (
 KEY_RELOADS = ("ok", "refused")
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+TEXT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -69,6 +70,7 @@ class Metrics:
         self._count_answers()
         self._count_failures()
         self._count_models()
+        self._count_texts()
         self._queue_seconds = self._queue_histogram(
             "queue_seconds", "Time an item waited for its batch to start.", QUEUE_BUCKETS_S
         )
@@ -145,6 +147,24 @@ class Metrics:
         self.model_behind = Gauge(
             "sojourn_model_behind",
             "Processes that cannot serve the model that they should.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+
+    def _count_texts(self) -> None:
+        self.texts = self._counter(
+            "texts", "Texts of items and requests, by whether they were read, known, or failed.",
+            "result", known=("encoder", "kept", "failed"),
+        )  # fmt: skip
+        self.text_seconds = Histogram(
+            "sojourn_text_seconds",
+            "Time of a call of the text encoder, of up to 16 texts.",
+            buckets=TEXT_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.texts_pending = Gauge(
+            "sojourn_texts_pending",
+            "Live items whose text is still to be read, each counted by every process.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )

@@ -34,6 +34,8 @@ Clock = Callable[[], int]
 WATCH_S = 1.0
 # What is kept in memory of a user is gone at most so long after its time.
 EXPIRE_S = 10.0
+# Between two calls of the text encoder, for requests that wait for the core.
+READ_PAUSE_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ async def build_models(
     live = LivePopularity(counts, bundle.vocabulary, clock)
     slot = ModelSlot(*open_model(bundle, live, settings, metrics))
     stack.push_async_callback(slot.close)
-    catalogue = LiveCatalogue(items, slot, bundle)
+    catalogue = LiveCatalogue(items, slot, bundle, metrics)
     registry = ModelRegistry(
         folder=folder,
         announcements=stores.announcements,
@@ -168,8 +170,11 @@ async def _begin(
         ("follow models", parts.registry.follow, poll_s),
         ("report model", parts.presence.report, poll_s),
         ("forget readings", expire, EXPIRE_S),
+        ("read texts", parts.catalogue.read_texts, READ_PAUSE_S),
     ]
     if settings.watch_bundles:
         work.append(("watch bundles", parts.registry.watch, WATCH_S))
     for name, action, every_s in work:
         await stack.enter_async_context(repeating(name, action, every_s=every_s, metrics=metrics))
+    # Before the work ends, which would wait for a text that nobody sends any more.
+    stack.callback(parts.catalogue.close)

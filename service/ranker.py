@@ -1,12 +1,10 @@
 """Ranking: arrays in, scores out, one ONNX call per micro-batch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from service.allowed import Allowed
 from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, UNTIL_OUTPUT, FeatureSpec
@@ -15,19 +13,8 @@ from service.contract.features import Arrays, Float32s, Int64s
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
 from service.nearest import Bonus, Question, best_of, is_short
+from service.onnx_session import OnnxSession, open_onnx
 from service.ordering import Best
-
-# The runtime's errors share no base of their own.
-ORT_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
 
 # Attention's time grows with the square of the window: 200 events take about a millisecond.
 MAX_WINDOW_ON_LOOP = 512
@@ -72,7 +59,7 @@ class Ranker:
 
     def __init__(
         self,
-        onnx_session: ort.InferenceSession,
+        onnx_session: OnnxSession,
         rows: ItemRows,
         spec: FeatureSpec,
         index: ItemIndex | None = None,
@@ -142,49 +129,15 @@ class Ranker:
     def _run(self, arrays: Arrays) -> Arrays:
         names = list(self._spec.outputs)
         fed = {name: arrays[name] for name in self._spec.inputs}
-        try:
-            outputs = dict(zip(names, self._onnx_session.run(names, fed), strict=True))
-        except ORT_ERRORS as exc:
-            raise ContractError(f"the encoder failed: {_first_line(exc)}") from exc
+        outputs = dict(zip(names, self._onnx_session.run(names, fed), strict=True))
         for name in (QUERY_OUTPUT, COPY_OUTPUT):
             if name in outputs and not np.isfinite(outputs[name]).all():
                 raise ContractError(f"the encoder's {name!r} holds numbers that are not finite")
         return outputs
 
 
-def open_encoder(path: Path, spec: FeatureSpec, *, num_threads: int) -> ort.InferenceSession:
+def open_encoder(path: Path, spec: FeatureSpec, *, num_threads: int) -> OnnxSession:
     """Open an encoder with a stated number of threads; raises ContractError if it does not fit."""
-    options = ort.SessionOptions()
-    # ONNX Runtime counts the machine's cores, not the container's share of them.
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Threads that spin while they wait would take the event loop's core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS as exc:
-        raise ContractError(f"{path.name}: ONNX Runtime refuses it: {_first_line(exc)}") from exc
-    _check_signature(path.name, session, spec)
+    session = open_onnx(path, "the encoder", num_threads=num_threads)
+    session.check_signature(path, spec.inputs, spec.outputs)
     return session
-
-
-def _check_signature(name: str, session: ort.InferenceSession, spec: FeatureSpec) -> None:
-    inputs = {node.name for node in session.get_inputs()}
-    if inputs != set(spec.inputs):
-        raise ContractError(
-            f"{name}: takes {_listed(inputs)}, the manifest says {_listed(spec.inputs)}"
-        )
-    missing = set(spec.outputs) - {node.name for node in session.get_outputs()}
-    if missing:
-        raise ContractError(f"{name}: gives no {_listed(missing)}, which the manifest names")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0]

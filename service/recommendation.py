@@ -10,6 +10,7 @@ from service.blend_terms import Blend
 from service.contract.events import EVENT_TYPES, Event, ItemId, UserId
 from service.contract.exposures import Source
 from service.filters import Filter
+from service.text_match import TextQuery
 
 # The values of `exclude_seen` that are not lists of event types.
 ALL_TYPES = EVENT_TYPES
@@ -17,6 +18,7 @@ NO_TYPES: tuple[str, ...] = ()
 
 DEGRADED_REDIS = "redis"
 DEGRADED_MODEL = "model"
+DEGRADED_TEXT = "text"
 DEGRADED_ALL_SEEN = "all-seen"
 
 
@@ -38,7 +40,7 @@ class RecommendationQuery(Asking):
 
     `exclude_seen` holds the event types that count as seen; () excludes nothing. `include` are
     items that get a place whatever they score; `liked` and `categories` are what a new user says to
-    like. With `paginate` the list goes on behind a cursor.
+    like. `text` are words to match. With `paginate` the list goes on behind a cursor.
     """
 
     k: int
@@ -49,6 +51,7 @@ class RecommendationQuery(Asking):
     include: tuple[ItemId, ...] = ()
     liked: tuple[ItemId, ...] = ()
     categories: tuple[str, ...] = ()
+    text: TextQuery | None = None
     arrangement: Arrangement = PLAIN
     paginate: bool = False
 

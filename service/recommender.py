@@ -12,13 +12,9 @@ from service.allowed import Allowed, Only
 from service.answering import MAX_LIST, Answers
 from service.bundle_loader import LoadedBundle
 from service.choosing import Choice, Deeds, choose, ids_seen_by, seen_by
-from service.contract.errors import ContractError
+from service.contract.errors import ContractError, InvalidField
 from service.contract.events import UserId
-from service.contract.features import (
-    UNKNOWN_TIME_MS,
-    Int64s,
-    RequestPoint,
-)
+from service.contract.features import UNKNOWN_TIME_MS, Int64s, RequestPoint
 from service.deadline import Deadline
 from service.errors import ServiceError, StoreUnavailable
 from service.fallback import Pick, Rung, climb, local_hour, nearby, repeats
@@ -32,6 +28,7 @@ from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
     DEGRADED_REDIS,
+    DEGRADED_TEXT,
     NO_TYPES,
     PageQuery,
     RankQuery,
@@ -42,6 +39,7 @@ from service.reranking import Basis, rerank
 from service.serving_model import AtPoint, ModelSource, RankJob, ServingModel
 from service.store.exposures import Shown
 from service.store.history import PackedHistory
+from service.text_match import TextMatch, TextQuery
 from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_events
 
 Clock = Callable[[], int]
@@ -86,6 +84,7 @@ class _Case:
     choice: Choice
     k: int
     deadline: Deadline
+    match: TextMatch | None = None
 
 
 class Recommender:
@@ -150,12 +149,29 @@ class Recommender:
         deadline = self._deadline()
         stored = await self._read_history(model, query.user_id, degraded, deadline)
         case = self._case(model, query, stored, deadline)
+        if query.text is not None:
+            match = await self._match(model, query.text, degraded, deadline)
+            case = replace(case, match=match)
         if case.choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
         listed = await self._list(case, query, degraded)
         return await self._answers.answer(
             listed, case.choice, model, query, degraded, deadline=deadline
         )
+
+    async def _match(
+        self, model: ServingModel, text: TextQuery, degraded: list[str], deadline: Deadline
+    ) -> TextMatch | None:
+        """Return what words match, None if they could not be read; raises InvalidField."""
+        try:
+            async with deadline.whole():
+                return await model.match(text)
+        except InvalidField:
+            raise
+        except (ContractError, TimeoutError) as exc:
+            self._log.error("text of a request not read", error=_said(exc))
+            degraded.append(DEGRADED_TEXT)
+            return None
 
     def _deadline(self) -> Deadline:
         return Deadline.of_request(self._deadline_s)
@@ -281,18 +297,23 @@ class Recommender:
         is_plain = not len(case.examples)
         known = reading.encoded_at(point) if is_plain else None
         asked = known or _window_of(case, point)
+        if asked is None and case.match is not None:
+            asked = case.match.alone
         if asked is None or not len(allowed):
             return []
         try:
             async with case.deadline.whole():
-                job = RankJob(asked, Wanted(allowed, depth), model.bundle.ranker)
+                wanted = Wanted(allowed, depth)
+                job = RankJob(asked, wanted, model.bundle.ranker, case.match)
                 ranked = await model.ranking.submit(job)
         except (ContractError, TimeoutError) as exc:
             self._log.error("model gave no ranking", error=_said(exc))
             degraded.append(DEGRADED_MODEL)
             return []
-        model.readings.count(was_known=known is not None)
-        if is_plain and known is None and case.user_id is not None:
+        is_new = isinstance(asked, AtPoint)
+        if is_new or known is not None:
+            model.readings.count(was_known=not is_new)
+        if is_plain and is_new and case.user_id is not None:
             model.readings.keep(case.user_id, reading, ranked.encoded, point)
         return ranked.picks
 

@@ -10,12 +10,14 @@ from typing import NamedTuple, Protocol
 from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
-from service.contract.errors import ContractError
+from service.contract.errors import ContractError, InvalidField
 from service.contract.features import RequestPoint, Window, encode_windows
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
 from service.ranker import Encoded, Ranker, Wanted
 from service.readings import Readings
+from service.text_match import TextMatch, TextQuery
+from service.text_vectors import TextVectors
 
 BYTES_PER_MIB = 1 << 20
 
@@ -32,16 +34,17 @@ class RankJob:
     """What a ranking needs: of what window, what may be found, and by whom.
 
     What the encoder says of the window may be known already. The ranker is the one of the request's
-    view: items may be put while the job waits.
+    view: items may be put while the job waits. `match` are words that the items are to match.
     """
 
     of: AtPoint | Encoded
     wanted: Wanted
     ranker: Ranker
+    match: TextMatch | None = None
 
 
 class Ranked(NamedTuple):
-    """The best of one window, and what the encoder says of it."""
+    """The best of one window, and what the encoder says of it, whatever the request's words."""
 
     picks: list[Pick]
     encoded: Encoded
@@ -60,18 +63,34 @@ class ServingModel:
     """Everything of a request that a bundle decides.
 
     Item indices mean something only within one bundle, so all that holds indices is here: taken
-    apart, a ranking of one model could be read with the vocabulary of another.
+    apart, a ranking of one model could be read with the vocabulary of another. `texts` is None of a
+    bundle without a text encoder.
     """
 
     bundle: LoadedBundle
     ranking: Ranking
     live: LivePopularity
     readings: Readings
+    texts: TextVectors | None = None
 
     @property
     def version(self) -> str:
         """Return the bundle's version."""
         return self.bundle.manifest.bundle_version
+
+    async def match(self, query: TextQuery) -> TextMatch:
+        """Return what a request's words match.
+
+        Raises InvalidField of a bundle that reads no texts, ContractError if its encoder fails, and
+        Overloaded or NotReady.
+        """
+        if self.texts is None:
+            fix = (
+                f"needs a bundle with a text encoder, and {self.version}, which is served, has "
+                "none: leave `query` out, or export a bundle from a run with a [text] section"
+            )
+            raise InvalidField("query", query.text, fix)
+        return TextMatch.of(await self.texts.of(query.text), query.weight)
 
 
 class ModelSource(Protocol):
@@ -172,7 +191,11 @@ def open_model(
     )
     resources.push_async_callback(batcher.close)
     readings = Readings(bundle.vocabulary, metrics, settings.kept_readings_mib * BYTES_PER_MIB)
-    return ServingModel(bundle, BatchedRanking(batcher), live, readings), resources
+    texts = None
+    if bundle.text_encoder is not None:
+        texts = TextVectors(bundle.text_encoder, metrics, max_pending=settings.max_pending)
+        resources.push_async_callback(texts.close)
+    return ServingModel(bundle, BatchedRanking(batcher), live, readings, texts), resources
 
 
 class BatchedRanking:
@@ -241,7 +264,11 @@ def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> lis
     windows = [job.of for job in jobs if isinstance(job.of, AtPoint)]
     new = iter(_encode(ranker, windows, window_len) if windows else ())
     encoded = [next(new) if isinstance(job.of, AtPoint) else job.of for job in jobs]
-    best = ranker.best(list(zip(encoded, [job.wanted for job in jobs], strict=True)))
+    sought = [
+        of_window if job.match is None else job.match.blended(of_window)
+        for of_window, job in zip(encoded, jobs, strict=True)
+    ]
+    best = ranker.best(list(zip(sought, [job.wanted for job in jobs], strict=True)))
     return [
         Ranked(
             [

@@ -105,7 +105,9 @@ class FakeItems:
         """Return what changed since so many changes, or all."""
         self._check()
         if position is None:
-            return Changes(str(len(self._log)), dict(self.said), is_whole=True)
+            latest = {item_id: self.said[item_id] for item_id in dict.fromkeys(self._log[::-1])}
+            items = dict(reversed([*latest.items()]))
+            return Changes(str(len(self._log)), items, is_whole=True)
         entries = self._log[int(position) :][: self.page]
         items = {item_id: self.said[item_id] for item_id in entries}
         reached = int(position) + len(entries)

@@ -110,7 +110,21 @@ def test_the_reader_of_import_time_effects_sees_them() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("service.app", ("torch", "onnx", "training", "daft", "tensorboard", "faiss")),
+        (
+            "service.app",
+            (
+                "torch",
+                "onnx",
+                "training",
+                "daft",
+                "tensorboard",
+                "faiss",
+                "transformers",
+                "peft",
+                "safetensors",
+                "tokenizers",
+            ),
+        ),
         # NumPy reads how many threads it may start when it is loaded; the command says so first.
         ("service.__main__", ("numpy", "pyarrow", "onnxruntime")),
         ("service.contract.bundle", ("fastapi", "redis", "onnxruntime", "torch", "pyarrow")),
@@ -118,7 +132,7 @@ def test_the_reader_of_import_time_effects_sees_them() -> None:
     ],
 )
 def test_an_import_loads_only_what_it_needs(module: str, absent: tuple[str, ...]) -> None:
-    """The serving image has no torch, and a reader of bundles needs no web server."""
+    """The serving image has neither torch nor transformers; a reader of bundles needs no server."""
     code = f"import sys, {module}; print(*sorted(set({absent!r}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from training.config import RunConfig, TrainingError
 from training.data import TEXT_CACHE
@@ -20,11 +19,13 @@ def new_model(
     dataset: Path,
     *,
     num_steps: int = NO_SCHEDULE,
-    learned: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Any] | None = None,
 ) -> SequenceModel:
     """Build a run's model with the weights that torch's seed gives, its texts read if it has any.
 
-    `learned` is the state that is loaded next, if there is one.
+    `learned` are the weights that are to be loaded into it: their shapes say what the body of a
+    language model is, whose checkpoint may be gone by then.
+
     Raises TrainingError where there is no text, or nothing to read it by.
     """
     model = SequenceModel(config.model, facts, learned)

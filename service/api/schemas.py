@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypedDict, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from service.api.event_schemas import (
     MAX_EVENTS_PER_CALL,
@@ -44,10 +51,13 @@ from service.contract.events import (
 )
 from service.filters import Filter, GeoRadius
 from service.recommendation import ALL_TYPES, NO_TYPES, PageQuery, RecommendationQuery
+from service.text_match import TextQuery
 
 MAX_CANDIDATES = 10_000
 MAX_K = 500
 MAX_TIMESTAMP_DIGITS = 15
+MAX_QUERY_CHARS = 512
+DEFAULT_QUERY_WEIGHT = 0.5
 
 # A `+` of an offset that was not percent-encoded arrives as a space.
 _SPACE_BEFORE_OFFSET = re.compile(r"(T.*) (\d\d:?\d\d)$")
@@ -164,6 +174,17 @@ class RecommendRequest(AskingBody):
         ),
     ]
     onboarding: OnboardingBody | None = Field(None, description="What a new user says to like")
+    query: (
+        Annotated[
+            str,
+            StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS),
+            Field(json_schema_extra={"pattern": r"\S"}),
+        ]
+        | None
+    ) = Field(None, description="Words that the items are to match")
+    query_weight: float | None = Field(
+        None, ge=0, le=1, description="How much of the score is for the words: 1/2 if absent"
+    )
     diversity: DiversityBody | None = None
     rotation: RotationBody | None = None
     exploration: ExplorationBody | None = None
@@ -187,10 +208,20 @@ class RecommendRequest(AskingBody):
             include=_checked_ids("include", self.include),
             liked=_checked_ids("onboarding.items", liked),
             categories=tuple(self.onboarding.categories) if self.onboarding else (),
+            text=self._text(),
             arrangement=to_arrangement(self.diversity, self.rotation, self.exploration),
             paginate=self.paginate,
             **self.asking(latest_ms),
         )
+
+    def _text(self) -> TextQuery | None:
+        """Return the words of the request; raises InvalidField for a weight of no words."""
+        if self.query is None:
+            if self.query_weight is not None:
+                raise InvalidField("query_weight", self.query_weight, "goes with `query`")
+            return None
+        weight = DEFAULT_QUERY_WEIGHT if self.query_weight is None else self.query_weight
+        return TextQuery(check_id("query", self.query, MAX_QUERY_CHARS), weight)
 
     def _to_page(self, cursor: str) -> PageQuery:
         """Return the next page's query; what the first page fixed cannot be said again."""

@@ -227,6 +227,7 @@ def read_manifest(bundle: Path) -> Manifest:
 def verify_files(bundle: Path, manifest: Manifest) -> None:
     """Raise BundleMismatch unless every file is there with the hash that the manifest states."""
     needed = {*BUNDLE_FILES, *([ITEM_INDEX_FILE] if manifest.item_index else ())}
+    needed.update(TEXT_FILES if manifest.text else ())
     if (bundle / ENCODER_TABLES_FILE).exists():
         # The graph may read it, so it must not be there unchecked.
         needed.add(ENCODER_TABLES_FILE)

@@ -1,7 +1,7 @@
 """The live catalogue in Redis: what callers said of items, and in which order it changed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,10 @@ BEGINNING = "0-0"
 # Items that are read in one round trip.
 READ_BATCH = 1_000
 FULL = "FULL"
+# The field that says whether an item is no more.
+DELETED = "deleted"
 
-# What was said of an item, JSON values by field; `deleted` says whether it is no more.
+# What was said of an item, JSON values by field.
 Said = Mapping[str, Any]
 
 
@@ -40,6 +42,7 @@ class ItemChange:
 class Changes:
     """What was said of the items that changed, and where the log stood when it was read.
 
+    Of those that the log still has, the one that changed last comes last; others are before them.
     `is_whole` says that these are all live items, not only those that changed; `goes_on` that
     there is more after the position.
     """
@@ -101,7 +104,7 @@ class CatalogueStore:
         first, entries, newest = await self._run(pipeline)
         if _is_gone(position, first, newest):
             return await self._whole()
-        ids = list(dict.fromkeys(_text(fields[b"item_id"]) for _, fields in entries))
+        ids = _in_order(_text(fields[b"item_id"]) for _, fields in entries)
         reached = _text(entries[-1][0]) if entries else position
         said = await self.read(ids)
         found = dict(zip(ids, said, strict=True))
@@ -122,7 +125,26 @@ class CatalogueStore:
             ids = [_text(member) for member in members]
             items |= dict(zip(ids, await self.read(ids), strict=True))
             if not int(cursor):
-                return Changes(position, items, is_whole=True)
+                break
+        for item_id in await self._logged():
+            if item_id in items:
+                items[item_id] = items.pop(item_id)
+        return Changes(position, items, is_whole=True)
+
+    async def _logged(self) -> list[str]:
+        """Return the items of the log, each once, that which changed last at the end."""
+        newest_first: dict[str, None] = {}
+        end = "+"
+        while True:
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.execute_command(
+                "XREVRANGE", keys.CATALOGUE_LOG_KEY, end, "-", "COUNT", READ_BATCH
+            )
+            [entries] = await self._run(pipeline)
+            newest_first |= dict.fromkeys(_text(fields[b"item_id"]) for _, fields in entries)
+            if len(entries) < READ_BATCH:
+                return [*reversed(newest_first)]
+            end = f"({_text(entries[-1][0])}"
 
     def _call(self, changes: Sequence[ItemChange]) -> ScriptCall:
         call_keys = [keys.CATALOGUE_IDS_KEY, keys.CATALOGUE_LOG_KEY]
@@ -153,6 +175,11 @@ def _is_gone(position: str, first: Sequence[Any], newest: Sequence[Any]) -> bool
     if _place(position) > _place(_text(newest[0][0])):
         return True
     return _place(_text(first[0][0])) > _place(position)
+
+
+def _in_order(item_ids: Iterable[str]) -> list[str]:
+    """Return each id once, where it is the last time."""
+    return [*reversed(dict.fromkeys(reversed([*item_ids])))]
 
 
 def _place(position: str) -> tuple[int, int]:

@@ -9,9 +9,10 @@ import pytest
 from service.app import create_app
 from service.bundle_loader import LoadedBundle, load_bundle
 from service.config import Settings
+from service.contract.bundle import ENCODER_FILE
 from service.contract.errors import ContractError
 from service.item_rows import ItemRows
-from service.ranker import Ranker
+from service.ranker import Ranker, open_encoder
 from tests.builders import (
     ITEM_ROWS,
     MS_PER_HOUR,
@@ -343,7 +344,9 @@ async def test_a_failing_model_is_replaced_by_the_users_own_items(
         def encode(self, arrays: Any) -> Any:
             raise ContractError("no numbers today")
 
-    broken = BrokenRanker(None, ItemRows(bundle.item_matrix), bundle.manifest.features)
+    features = bundle.manifest.features
+    session = open_encoder(bundle.path / ENCODER_FILE, features, num_threads=1)
+    broken = BrokenRanker(session, ItemRows(bundle.item_matrix), features)
     app = create_app(
         settings,
         **fake_stores(history=history),

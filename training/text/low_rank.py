@@ -163,7 +163,7 @@ def add_adalora(body: nn.Module, rank: int, num_steps: int) -> AdaLora:
         total_step=max(num_steps, 2),
         **_targets(body),
     )
-    return AdaLora(AdaLoraModel(body, config, ADAPTER))  # type: ignore[no-untyped-call]  # peft's
+    return AdaLora(AdaLoraModel(body, config, ADAPTER))
 
 
 def _targets(body: nn.Module) -> dict[str, Any]:

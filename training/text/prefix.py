@@ -61,7 +61,7 @@ def prefix_attention(
         seen = 1.0 if attention_mask.dtype == torch.bool else 0.0
         ahead = attention_mask.new_full((*attention_mask.shape[:-1], num_prefix), seen)
         attention_mask = torch.cat([ahead, attention_mask], dim=-1)
-    return sdpa_attention_forward(
+    attended: tuple[Tensor, None] = sdpa_attention_forward(
         module,
         query,
         torch.cat([prefix_key.expand(batch, -1, -1, -1), key], dim=2),
@@ -69,6 +69,7 @@ def prefix_attention(
         attention_mask,
         **kwargs,
     )
+    return attended
 
 
 def _causal_mask(num_tokens: int, device: torch.device) -> Tensor:

@@ -91,6 +91,18 @@ async def test_a_reader_that_fell_behind_reads_all_again(
     assert (await store.since(behind.position)).is_whole
 
 
+async def test_what_changed_last_comes_last(store: CatalogueStore) -> None:
+    """Of more changes than are read in one round trip, by who looks at all and by who follows."""
+    order = [f"i{number}" for number in range(1_500)]
+    for at in range(0, len(order), 500):
+        await store.change([change(item_id, title="T") for item_id in order[at : at + 500]])
+    await store.change([change("i7", title="T2")])
+    whole = await store.since(None)
+    assert [*whole.items] == [one for one in order if one != "i7"] + ["i7"]
+    await store.change([change("i3"), change("i2"), change("i3")])
+    assert [*(await store.since(whole.position)).items] == ["i2", "i3"]
+
+
 async def test_more_items_than_may_be_live_change_nothing(
     redis_client: ServerClient, store_settings: Settings
 ) -> None:
