@@ -188,6 +188,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check_ranges(self)
         _check_model(self.model)
+        _check_text(self.text)
 
 
 def _check_ranges(config: RunConfig) -> None:
@@ -200,6 +201,19 @@ def _check_ranges(config: RunConfig) -> None:
             value = getattr(getattr(config, section), name, None)
             if value is not None and not fits(value):
                 raise TrainingError(f"{section}.{name} = {value!r} must be {range_}")
+
+
+def _check_text(text: TextConfig) -> None:
+    """Raise TrainingError for what has no effect where texts are read once."""
+    if text.policy not in ("frozen", "head"):
+        return
+    for name in ("word_dropout", "synonym_share", "translate_share"):
+        share = getattr(text, name)
+        if share:
+            raise TrainingError(
+                f"text.{name} = {share} changes texts that are read anew, which is never with "
+                f"text.policy = {text.policy!r}; choose another policy, or 0"
+            )
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from service.contract.features import Float32s
 from training.config import TextConfig, TextPolicy
+from training.text.augment import TextAugmenter, make_augmenter
 from training.text.cache import encode_texts
 from training.text.encoder import TextEncoder, load_text_encoder
 from training.text.policies import Tuner, make_tuner
@@ -55,7 +57,11 @@ class ItemTexts(nn.Module):
         self.projection = _Leading(dim) if config.policy == "frozen" else _linear(whitened, dim)
         self.encoder: TextEncoder | None = None
         self._tuner: Tuner | None = None
+        self._augmenter: TextAugmenter | None = None
         if config.policy not in READ_ONCE:
+            # Before the network is changed: its word vectors as they were pre-trained.
+            words = encoder.body.get_input_embeddings().weight  # type: ignore[operator]  # a method
+            self._augmenter = make_augmenter(config, encoder.tokenizer.get_vocab(), words.detach())
             self._tuner = make_tuner(encoder.body, config, num_steps)
             encoder.body = self._tuner.body
             self.encoder = encoder
@@ -106,6 +112,10 @@ class ItemTexts(nn.Module):
     def _read(self, texts: Sequence[str]) -> Tensor:
         if self.encoder is None:
             raise RuntimeError(f"the policy {self.config.policy!r} reads texts once")
+        if self._augmenter is not None:
+            # By torch's own generator, which a run seeds by epoch.
+            seed = int(torch.randint(2**31, ()))
+            texts = self._augmenter(texts, np.random.default_rng(seed))
         tokens = self.encoder.tokenize(texts)
         device = self.vectors.device
         ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)

@@ -172,3 +172,23 @@ def test_what_was_read_is_read_once(bert: Path, dataset: Path) -> None:
     again = make_item_texts(config.text, inputs.facts.texts, 8, dataset / "text_vectors")
     assert torch.equal(first.vectors, again.vectors)
     assert sorted((dataset / "text_vectors").rglob("*")) == files != []
+
+
+def test_texts_that_are_read_anew_are_read_in_other_words(bert: Path, dataset: Path) -> None:
+    """With half of the words left out a text has another vector, and the run's seed says which."""
+    config = config_of(bert, 'text.policy="full"', "text.word_dropout=0.5")
+    texts = texts_of(make_learner(read_inputs(dataset, config), config).model).eval()
+    texts.training = True
+    seen = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        with texts.reading(torch.arange(1, 13)):
+            seen.append(texts()[1:])
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.allclose(seen[0], seen[2])
+
+
+def test_a_policy_that_reads_once_takes_no_augmentation(bert: Path) -> None:
+    """It would be a setting without any effect."""
+    with pytest.raises(TrainingError, match=r"text\.word_dropout = 0\.5 .* text\.policy = 'head'"):
+        config_of(bert, "text.word_dropout=0.5")

@@ -369,7 +369,7 @@ def test_other_kinds_of_networks_learn_too(kind: str, policy: TextPolicy) -> Non
     assert frozenset(learns) == tuner.learning
 
 
-# At the default settings, dim 384, 6 layers of 1 774 464 and 11 918 592 for words, positions and segments.
+# At the default settings: dim 384, 6 layers of 1 774 464, and 11 918 592 for words and positions.
 MINILM: dict[TextPolicy, int] = {
     "frozen": 0,
     "head": 0,
