@@ -1,11 +1,10 @@
 """Export: ONNX encoder, item matrix, items, popularity, golden windows and manifest.
 
-The only importer of onnx. A bundle is written aside, checked by loading it back, and renamed.
+A bundle is written aside, checked by loading it back, and renamed.
 """
 
 import logging
 import shutil
-import warnings
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -40,10 +39,10 @@ from training.model.batch import serving_batch
 from training.model.sequence_model import SequenceModel
 from training.model.time import same_until
 from training.model_config import ModelConfig
+from training.onnx_graph import ONNX_OPSET, export_graph, graph_bytes
 from training.runs import LoadedRun, load_run, measure
 from training.scorers import OnnxScorer, TorchScorer, copies
 
-ONNX_OPSET = 23
 POPULAR_PER_HOUR = 200
 GOLDEN_CASES = 5
 # A table of 4,096 items with 64 numbers.
@@ -149,41 +148,16 @@ def encoder_bytes(model: SequenceModel) -> bytes:
     names = encoder_inputs(model.config)
     shapes = WINDOW_INPUTS | REQUEST_INPUTS
     window = model.config.window_len
-    # A tensor each: the exporter takes one object given twice for one input.
-    examples = tuple(
-        torch.zeros((2, window) if name in WINDOW_INPUTS else (2,), dtype=DTYPES[shapes[name]])
+    examples = {
+        name: torch.zeros(
+            (2, window) if name in WINDOW_INPUTS else (2,), dtype=DTYPES[shapes[name]]
+        )
         for name in names
-    )
+    }
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     dims = tuple({0: batch, 1: length} if name in WINDOW_INPUTS else {0: batch} for name in names)
-    with warnings.catch_warnings():
-        # The exporter's own deprecations are nothing that a caller could mend.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            ServingEncoder(model).eval(),
-            examples,
-            input_names=list(names),
-            output_names=list(encoder_outputs(model)),
-            dynamic_shapes=(dims,),
-            opset_version=ONNX_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise TrainingError("the exporter returned no program")
-    proto = program.model_proto
-    _strip(proto)
-    onnx.checker.check_model(proto)
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: stack traces with this machine's paths, in every node."""
-    graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.ClearField("value_info")
+    encoder = ServingEncoder(model)
+    return graph_bytes(export_graph(encoder, examples, encoder_outputs(model), (dims,)))
 
 
 def item_matrix(model: SequenceModel) -> Float32s:

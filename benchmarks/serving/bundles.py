@@ -41,6 +41,7 @@ from training.config import RunConfig, config_to_dict, load_run_config
 from training.data import EventTable
 from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
+from training.onnx_graph import ONNX_OPSET
 from training.scorers import OnnxScorer, TorchScorer
 
 PRESET = "time"
@@ -278,7 +279,7 @@ def _write_manifest(
         ),
         exclude_seen="none",
         repeat_share=0.5,
-        onnx_opset=export.ONNX_OPSET,
+        onnx_opset=ONNX_OPSET,
         parity_max_abs=parity,
         data_sha256="0" * 64,
         files={name: contract.file_sha256(bundle / name) for name in files},

@@ -101,7 +101,7 @@ def load_text_encoder(config: TextConfig) -> TextEncoder:
         pooling=pooling if config.pooling == "auto" else config.pooling,
         max_tokens=config.max_tokens,
         dim=described.hidden_size,
-    )
+    ).eval()
     _try_out(encoder, config)
     return encoder
 
@@ -214,7 +214,7 @@ def _read_body(folder: Path, source: str, described: Any) -> nn.Module:
         )
     if getattr(body, "pooler", None) is not None:
         body.pooler = None
-    return body.eval()  # type: ignore[no-any-return]  # transformers is not followed by mypy
+    return body  # type: ignore[no-any-return]  # transformers is not followed by mypy
 
 
 def _try_out(encoder: TextEncoder, config: TextConfig) -> None:

@@ -1,0 +1,58 @@
+"""Networks as ONNX graphs: exported in one way, and free of what only the exporter knew."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainingError
+
+ONNX_OPSET = 23
+
+
+def export_graph(
+    module: nn.Module,
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dims: tuple[Any, ...],
+) -> onnx.ModelProto:
+    """Return the graph of a module in evaluation mode, with the exporter's notes still in it.
+
+    `examples` are its inputs by name and in order, each a tensor of its own: the exporter takes one
+    object given twice for one input. `dims` are its free dimensions as `torch.export` takes them.
+    """
+    with warnings.catch_warnings():
+        # The exporter's own deprecations are nothing that a caller could mend.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes=dims,
+            opset_version=ONNX_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise TrainingError("the exporter returned no program")
+    return program.model_proto
+
+
+def graph_bytes(proto: onnx.ModelProto) -> bytes:
+    """Return a graph as it is written: checked, the same bytes every time; strips `proto`."""
+    strip(proto)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: stack traces with this machine's paths, in every node."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
