@@ -54,7 +54,8 @@ def prefix_attention(
     """
     prefix_key, prefix_value = module.get_parameter("prefix").to(key.dtype)
     num_prefix = prefix_key.shape[1]
-    batch = len(key)
+    # Not len(key): an export would fix the number of texts.
+    batch = key.shape[0]
     if attention_mask is None and module.is_causal:
         attention_mask = _causal_mask(query.shape[2], query.device)
     if attention_mask is not None:

@@ -251,6 +251,35 @@ def test_a_prefix_has_no_place_in_the_output() -> None:
     assert body(**TEXTS).last_hidden_state.shape == (2, 4, DIM)
 
 
+class LastHidden(nn.Module):
+    """A body as the export asks for it: tensors in, one tensor out."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return (texts, tokens, dim)."""
+        hidden: Tensor = self.body(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        return hidden
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("policy", ["lora", "adalora", "prefix", "adapter"])
+def test_a_body_is_exported_for_any_number_of_texts_and_tokens(
+    body: Body, policy: TextPolicy
+) -> None:
+    """What is put into a body must not fix the sizes of the texts that it was traced with."""
+    module = LastHidden(tuner_of(body(), policy).merged())
+    free = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    graph = torch.export.export(module, tuple(TEXTS.values()), dynamic_shapes=(free, free))
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8]] * 3)
+    mask = torch.tensor([[1] * 6, [1] * 5 + [0], [1] + [0] * 5])
+    torch.testing.assert_close(graph.module()(ids, mask), module(ids, mask))
+
+
 def ranks_of(body: nn.Module) -> list[int]:
     """Return how many entries of each projection's update are not cut."""
     return [int((p != 0).sum()) for name, p in body.named_parameters() if ".lora_E." in name]
@@ -369,7 +398,7 @@ def test_other_kinds_of_networks_learn_too(kind: str, policy: TextPolicy) -> Non
     assert frozenset(learns) == tuner.learning
 
 
-# At the default settings: dim 384, 6 layers of 1 774 464, and 11 918 592 for words and positions.
+# At the default settings: dim 384, 6 layers of 1 774 464, and 11 918 592 before them.
 MINILM: dict[TextPolicy, int] = {
     "frozen": 0,
     "head": 0,
