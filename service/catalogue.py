@@ -163,6 +163,7 @@ class LiveCatalogue:
             if vectors:
                 view = self._slot.current.bundle
                 self._slot.renew(await asyncio.to_thread(with_vectors, self._base, view, vectors))
+            self._backlog.placed()
 
     def close(self) -> None:
         """Let `read_texts` wait for nothing more."""

@@ -26,6 +26,8 @@ class TextBacklog:
     def __init__(self, metrics: Metrics) -> None:
         self._gauge = metrics.texts_pending
         self._texts: dict[str, str] = {}
+        # Taken, and not placed yet.
+        self._num_taken = 0
         self._some = asyncio.Event()
         self._is_closed = False
 
@@ -42,6 +44,7 @@ class TextBacklog:
     def begin_anew(self, texts: Mapping[str, str]) -> None:
         """Note these texts and no others: another encoder is to read them."""
         self._texts = dict(texts)
+        self._num_taken = 0
         self._tell()
 
     async def newest(self) -> dict[str, str]:
@@ -56,8 +59,14 @@ class TextBacklog:
                 self._texts[item_id] = text
                 break
             taken[item_id] = text
+        self._num_taken += len(taken)
         self._tell()
         return taken
+
+    def placed(self) -> None:
+        """Note that what was taken until now stands where it belongs."""
+        self._num_taken = 0
+        self._tell()
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -65,7 +74,7 @@ class TextBacklog:
         self._tell()
 
     def _tell(self) -> None:
-        self._gauge.set(len(self._texts))
+        self._gauge.set(len(self._texts) + self._num_taken)
         if self._texts or self._is_closed:
             self._some.set()
         else:

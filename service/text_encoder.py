@@ -18,8 +18,10 @@ from service.onnx_session import OnnxSession, open_onnx
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Texts of one call of the graph: more are no faster on one core, and take memory for each.
+# Texts of one call of the graph, and tokens with their padding: more are no faster on one core, and
+# attention takes memory for each pair of a text's tokens.
 MAX_TEXTS = 16
+MAX_CALL_TOKENS = 1_024
 
 
 class TextEncoder:
@@ -44,10 +46,8 @@ class TextEncoder:
         Raises ContractError if the graph fails or gives anything that is not a finite number.
         """
         tokens = [self._tokenizer.encode(text).ids for text in texts]
-        order = sorted(range(len(texts)), key=lambda place: len(tokens[place]))
         vectors = np.zeros((len(texts), self._dim), np.float32)
-        for start in range(0, len(order), MAX_TEXTS):
-            places = order[start : start + MAX_TEXTS]
+        for places in calls_of([len(ids) for ids in tokens]):
             vectors[places] = self._encode([tokens[place] for place in places])
         return vectors
 
@@ -64,6 +64,18 @@ class TextEncoder:
         if not np.isfinite(vectors).all():
             raise ContractError("the text encoder's vectors hold numbers that are not finite")
         return vectors
+
+
+def calls_of(lengths: Sequence[int]) -> list[list[int]]:
+    """Return which texts are read in one call, by their numbers of tokens, the shortest first."""
+    calls: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        size = len(calls[-1]) + 1 if calls else 0
+        if size and size <= MAX_TEXTS and size * lengths[place] <= MAX_CALL_TOKENS:
+            calls[-1].append(place)
+        else:
+            calls.append([place])
+    return calls
 
 
 def padded(tokens: Sequence[Sequence[int]], pad_id: int) -> tuple[Int64s, Int64s]:

@@ -244,6 +244,7 @@ async def test_what_was_said_while_a_text_was_read_wins(replica: Replica, store:
     await store.change([said("new", title="Action"), said("gone", title="Action")])
     await replica.catalogue.follow()
     async with while_reading(replica):
+        assert replica.num_pending == 2
         await store.change([said("new", title="Drama"), said("gone", deleted=True)])
         await replica.catalogue.follow()
     assert replica.row("new") == replica.row("gone") == [0, 0, 0]

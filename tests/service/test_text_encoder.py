@@ -9,7 +9,7 @@ import pytest
 from service.bundle_loader import load_bundle
 from service.contract import bundle as contract
 from service.errors import BundleRefused
-from service.text_encoder import MAX_TEXTS, TextEncoder, least_cosine, padded
+from service.text_encoder import MAX_TEXTS, TextEncoder, calls_of, least_cosine, padded
 from tests.text_bundles import MAX_TOKENS, make_text_bundle, vector_of
 
 DIAGONAL = 0.5**0.5
@@ -53,6 +53,13 @@ def test_a_text_that_says_nothing_known_is_finite(encoder: TextEncoder, text: st
 def test_no_texts_are_no_vectors(encoder: TextEncoder) -> None:
     """The graph is not asked about nothing."""
     assert encoder.encode([]).shape == (0, 3)
+
+
+def test_long_texts_are_read_few_at_a_time() -> None:
+    """16 texts at most; of 500 tokens, padding too, 1,024 hold two; a longer one goes alone."""
+    lengths = [2_000, 500, 64, 500, *[3] * 16, 500]
+    assert calls_of(lengths) == [[*range(4, 20)], [2, 1], [3, 20], [0]]
+    assert calls_of([]) == []
 
 
 def test_padding_is_on_the_right_and_masked() -> None:
