@@ -73,11 +73,7 @@ class OnnxTexts:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
 
     def read(self, texts: Sequence[str]) -> Float32s:
-        """Return the rows of texts, (texts, dim), each read alone.
-
-        In one batch, 8-bit activations would share their scale, and a text's row would depend on
-        what is read beside it.
-        """
+        """Return the rows of texts, (texts, dim), each read alone."""
         return np.vstack([self._read(text) for text in texts])
 
     def _read(self, text: str) -> Float32s:
@@ -172,10 +168,9 @@ def _rows_of(rows: TextRows, texts: Sequence[str]) -> Float32s:
 
 def _write_int8(rows: TextRows, calibrating: list[str], path: Path) -> None:
     smoothed = copy.deepcopy(rows)
-    quantise.prepare(smoothed.encoder.body, lambda: _rows_of(smoothed, calibrating))
-    quantise.write_int8(_graph(smoothed), "encoder.body", path)
-    # It is written by a library that leaves notes too.
-    path.write_bytes(graph_bytes(onnx.load(path)))
+    quantise.smooth(smoothed.encoder.body, lambda: _rows_of(smoothed, calibrating))
+    quantise.to_bytes(smoothed.encoder.body)
+    path.write_bytes(graph_bytes(_graph(smoothed)))
 
 
 def _graph(rows: TextRows) -> onnx.ModelProto:

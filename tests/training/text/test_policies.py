@@ -13,17 +13,23 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    BertConfig,
-    BertModel,
     DynamicCache,
-    GPT2Config,
-    GPT2Model,
 )
 
+from tests.training.text.tiny_bodies import (
+    DIM,
+    HEADS,
+    LAYERS,
+    POSITIONS,
+    VOCABULARY,
+    WIDE,
+    LastHidden,
+    bert,
+    gpt2,
+)
 from training.config import TextConfig, TextPolicy, TrainingError
 from training.text.policies import Tuner, make_tuner
 
-DIM, HEADS, LAYERS, WIDE, VOCABULARY, POSITIONS = 8, 2, 3, 16, 20, 12
 POLICIES: tuple[TextPolicy, ...] = get_args(TextPolicy)
 # Ranks, prefixes and bottlenecks other than the default, so that each count shows its own setting.
 CONFIG = TextConfig(last_layers=1, rank=2, num_prefix=5, adapter_dim=3)
@@ -31,36 +37,6 @@ TEXTS = {
     "input_ids": torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
 }
-
-
-def bert() -> nn.Module:
-    """Return a tiny BERT of random weights, always the same."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=DIM,
-        num_attention_heads=HEADS,
-        num_hidden_layers=LAYERS,
-        intermediate_size=WIDE,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=POSITIONS,
-    )
-    body: nn.Module = BertModel(config).train(False)
-    return body
-
-
-def gpt2() -> nn.Module:
-    """Return a tiny GPT-2 of random weights, always the same."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_embd=DIM,
-        n_head=HEADS,
-        n_layer=LAYERS,
-        n_inner=WIDE,
-        vocab_size=VOCABULARY,
-        n_positions=POSITIONS,
-    )
-    body: nn.Module = GPT2Model(config).train(False)
-    return body
 
 
 BODIES = [pytest.param(bert, id="bert"), pytest.param(gpt2, id="gpt2")]
@@ -249,21 +225,6 @@ def test_a_prefix_has_no_place_in_the_output() -> None:
     """Pooling counts the tokens of the text and no others."""
     body = tuner_of(bert(), "prefix").body
     assert body(**TEXTS).last_hidden_state.shape == (2, 4, DIM)
-
-
-class LastHidden(nn.Module):
-    """A body as the export asks for it: tensors in, one tensor out."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return (texts, tokens, dim)."""
-        hidden: Tensor = self.body(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).last_hidden_state
-        return hidden
 
 
 @pytest.mark.parametrize("body", BODIES)
