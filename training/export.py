@@ -129,7 +129,8 @@ def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     parity = _write_files(loaded, aside)
-    manifest = _manifest(loaded, aside, parity, write_item_index(loaded, aside))
+    index, text = write_item_index(loaded, aside), _write_texts(loaded, aside)
+    manifest = _manifest(loaded, aside, parity, index, text)
     document = manifest.model_dump_json(indent=2) + "\n"
     (aside / contract.MANIFEST_FILE).write_text(document, encoding="utf-8")
     contract.verify_files(aside, contract.read_manifest(aside))
@@ -237,6 +238,36 @@ def write_encoder(encoder: bytes, folder: Path) -> None:
     shutil.copymode(path, folder / contract.ENCODER_TABLES_FILE)
 
 
+class _NewItems(nn.Module):
+    """Rows of the item matrix of whitened text vectors: projected, as the served head has items."""
+
+    def __init__(self, projection: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.projection = projection
+        self.head = head
+
+    def forward(self, whitened: Tensor) -> Tensor:
+        """Return (texts, out_dim) of (texts, text_dim)."""
+        rows: Tensor = self.head.new_items(self.projection(whitened))  # type: ignore[operator]  # a head's method
+        return rows
+
+
+def _write_texts(loaded: LoadedRun, folder: Path) -> contract.TextSpec | None:
+    """Write what reads new items' texts, if the run learned from texts."""
+    model, texts = loaded.model, loaded.model.items.texts
+    if texts is None:
+        return None
+    from training.text.export import write_text_encoder  # noqa: PLC0415  # an extra of its own
+
+    return write_text_encoder(
+        texts.serving_encoder(),
+        texts.whitening,
+        _NewItems(texts.projection, model.heads[model.config.tasks[0]]),
+        loaded.inputs.facts.texts[1:],
+        folder,
+    )
+
+
 def _write_items(loaded: LoadedRun, folder: Path) -> None:
     events = loaded.inputs.events
     rows = {row["item_id"]: row for row in read_items(loaded.inputs.dataset_path).to_pylist()}
@@ -284,7 +315,11 @@ def _write_popularity(loaded: LoadedRun, folder: Path) -> None:
 
 
 def _manifest(
-    loaded: LoadedRun, folder: Path, parity: float, index: contract.ItemIndexSpec | None
+    loaded: LoadedRun,
+    folder: Path,
+    parity: float,
+    index: contract.ItemIndexSpec | None,
+    text: contract.TextSpec | None,
 ) -> contract.Manifest:
     config, inputs, model = loaded.config, loaded.inputs, loaded.model
     names = [name for name in contract.ALL_FILES if (folder / name).is_file()]
@@ -321,6 +356,7 @@ def _manifest(
         },
         licence_notice=inputs.info.licence_notice,
         item_index=index,
+        text=text,
     )
     return manifest.model_copy(update={"bundle_version": contract.content_version(manifest)})
 

@@ -129,8 +129,13 @@ class ItemTexts(nn.Module):
         fresh = torch.from_numpy(self._whitened(encode_texts(self.encoder, self._texts, None)))
         self.vectors.copy_(fresh * self._has_text[:, None])
 
+    @property
+    def whitening(self) -> Whitening:
+        """The map from what the language model says to `vectors`."""
+        return Whitening(self.mean.cpu().numpy(), self.matrix.cpu().numpy())
+
     def _whitened(self, pooled: Float32s) -> Float32s:
-        return Whitening(self.mean.cpu().numpy(), self.matrix.cpu().numpy()).apply(pooled)
+        return self.whitening.apply(pooled)
 
     def new_rows(self, texts: Sequence[str]) -> Tensor:
         """Return what texts alone give, (texts, dim): items of which nothing else is known."""
