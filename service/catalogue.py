@@ -14,7 +14,7 @@ from service.bundle_loader import LoadedBundle
 from service.contract.errors import ContractError
 from service.contract.features import Float32s
 from service.contract.items import Item
-from service.errors import UnknownItem
+from service.errors import ServiceError, UnknownItem
 from service.extending import extend, is_gone, item_of, with_vectors
 from service.logs import get_logger
 from service.metrics import Metrics
@@ -28,6 +28,8 @@ from service.text_vectors import TextVectors
 
 # While many texts are read, the view is renewed so often: each time it copies all new rows.
 PLACE_EVERY_S = 0.25
+# How long a change waits for its texts to be read; what is not read by then is read behind it.
+READ_AT_ONCE_S = 0.5
 
 
 class ItemStore(Protocol):
@@ -194,8 +196,9 @@ class LiveCatalogue:
         }
         wanted = [text_of(self._base, item_id, one) for item_id, one in said.items()]
         # What cannot be read is stored all the same, and logged when it is tried again.
-        with suppress(ContractError):
-            await asyncio.gather(*(texts.of(text) for text in wanted if text))
+        with suppress(ContractError, ServiceError, TimeoutError):
+            async with asyncio.timeout(READ_AT_ONCE_S):
+                await asyncio.gather(*(texts.of(text) for text in wanted if text))
 
     async def delete(self, item_id: str) -> None:
         """Let an item be no more, until something is said of it again.

@@ -71,6 +71,8 @@ def open_onnx(path: Path, what: str, *, num_threads: int, keeps_memory: bool = T
     # Threads that spin while they wait would take the event loop's core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Processors without 8-bit dot products would cut off sums that overflow 16 bits.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

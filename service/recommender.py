@@ -49,6 +49,8 @@ NO_ITEMS: Int64s = np.zeros(0, np.int64)
 NOTHING_SHOWN = Shown.nothing()
 # Of the time that remains, so much is for a call of Redis; the rest is for what follows.
 REDIS_SHARE = 0.5
+# The share of what is left that reading the words of a request may take: taste alone is an answer.
+TEXT_SHARE = 0.5
 
 
 class HistoryReader(Protocol):
@@ -164,7 +166,7 @@ class Recommender:
     ) -> TextMatch | None:
         """Return what words match, None if they could not be read; raises InvalidField."""
         try:
-            async with deadline.whole():
+            async with deadline.part(TEXT_SHARE):
                 return await model.match(text)
         except InvalidField:
             raise

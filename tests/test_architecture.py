@@ -129,6 +129,8 @@ def test_the_reader_of_import_time_effects_sees_them() -> None:
         ("service.__main__", ("numpy", "pyarrow", "onnxruntime")),
         ("service.contract.bundle", ("fastapi", "redis", "onnxruntime", "torch", "pyarrow")),
         ("training.metrics", ("torch", "fastapi", "redis")),
+        # An extra of its own: who reads no texts need not install it.
+        ("training.__main__", ("transformers", "peft", "safetensors", "huggingface_hub")),
     ],
 )
 def test_an_import_loads_only_what_it_needs(module: str, absent: tuple[str, ...]) -> None:

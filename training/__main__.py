@@ -121,17 +121,18 @@ def cold_items_command(
     *,
     run: Run,
     dataset: Annotated[Path, typer.Option(help="The whole dataset that hold-out read.")],
+    group: Annotated[str, typer.Option(help="An attribute to take as category.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
 ) -> None:
     """Rank items that a run never met by their texts, beside chance and their category.
 
     Example: python -m training cold-items --run runs/industrial-90 --dataset data/industrial
     """
-    figures = cold_item_figures(load_run(run), dataset)
+    figures = cold_item_figures(load_run(run), dataset, group)
     for name in ("among_all", "among_new"):
         ways = figures[name]
         typer.echo(f"{name}: {figures['num_cases']:,} cases, {ways['num_candidates']:,} items")
-        for way in ("run", "category_popularity", "chance"):
+        for way in (way for way in ("run", "category_popularity", "chance") if way in ways):
             typer.echo(f"  {way:<22}recall@50 {ways[way]['recall@50']:.4f}")
     if json_file is not None:
         write_json(json_file, figures)

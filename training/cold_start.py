@@ -5,7 +5,7 @@ back as new items do in the service: each is one row, made of its text alone, be
 ones. The cases are the users' last events that are on such an item.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.contract.features import Float32s, Int64s, RequestPoint, Window, encode_windows
+from service.contract.items import parse_attributes
 from training.baselines import item_counts
 from training.config import TrainingError
 from training.data import EventTable, read_dataset, read_items
@@ -35,13 +36,14 @@ KNOWN_EVENTS = (0, 1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class ColdCases:
-    """Requests whose right answer is an item that the run never met.
+    """Requests whose right answer is an item that the run never met; `pasts` are the users' items.
 
     `windows` hold the run's own item indices; `targets` are (cases,) rows of the joined catalogue:
     the run's items from 1, then the new ones from `num_warm` + 1.
     """
 
     windows: tuple[Window, ...]
+    pasts: tuple[Int64s, ...]
     targets: Int64s
     num_warm: int
     new_ids: tuple[str, ...]
@@ -61,18 +63,20 @@ def cold_cases(run: TrainInputs, window_len: int, dataset: Path) -> ColdCases:
     if not new:
         raise TrainingError(f"{dataset}: the run has met all items; train it on a part of them")
     row_of = {item: run.events.num_items + place for place, item in enumerate(new, 1)}
-    windows, targets = [], []
+    windows, pasts, targets = [], [], []
     for first, end in zip(events.user_starts[:-1], events.user_starts[1:], strict=True):
         target = events.items.id(int(events.window.items[end - 1]))
         if target not in row_of:
             continue
-        history = _history(events, int(first), int(end) - 1, own_index, window_len)
-        if len(history):
-            windows.append(history)
+        past = _past(events, int(first), int(end) - 1, own_index)
+        if len(past):
+            windows.append(past.select(slice(-window_len, None)))
+            pasts.append(past.items)
             targets.append(row_of[target])
     facts = item_facts(read_items(dataset), tuple(new))
     return ColdCases(
         tuple(windows),
+        tuple(pasts),
         np.array(targets, np.int64),
         run.events.num_items,
         tuple(new),
@@ -80,26 +84,28 @@ def cold_cases(run: TrainInputs, window_len: int, dataset: Path) -> ColdCases:
     )
 
 
-def _history(
-    events: EventTable, first: int, end: int, own_index: Int64s, window_len: int
-) -> Window:
+def _past(events: EventTable, first: int, end: int, own_index: Int64s) -> Window:
+    """Return a user's events on items that the run knows, by its indices."""
     past = events.window.select(slice(first, end))
     own = own_index[past.items]
-    known = own > 0
-    return replace(past.select(known), items=own[known]).select(slice(-window_len, None))
+    return replace(past.select(own > 0), items=own[own > 0])
 
 
-def cold_item_figures(loaded: LoadedRun, dataset: Path, seed: int = 1) -> dict[str, Any]:
+def cold_item_figures(
+    loaded: LoadedRun, dataset: Path, group: str = "", seed: int = 1
+) -> dict[str, Any]:
     """Return figures of the run, of popularity in the category and of chance, on new items.
 
     `among_all` ranks the new items beside all that the run knows, `among_new` only among each
-    other; items of the history are left out. Raises TrainingError for a run that reads no text.
+    other; items of the user's past are left out. A category is the last of an item's list, the
+    narrowest, or with `group` the attribute of that name; where no item has one, popularity in it
+    is left out. Raises TrainingError for a run that reads no text.
     """
     cases = cold_cases(loaded.inputs, loaded.config.model.window_len, dataset)
-    scores = {
-        "run": _run_scores(loaded, cases),
-        "category_popularity": _category_scores(loaded.inputs, cases, dataset, seed),
-    }
+    scores = {"run": _run_scores(loaded, cases)}
+    groups = _groups(dataset, group)
+    if any(groups.values()):
+        scores["category_popularity"] = _category_scores(loaded.inputs, cases, groups, seed)
     figures: dict[str, Any] = {"num_new_items": len(cases.new_ids)}
     for name, first in (("among_all", 1), ("among_new", cases.num_warm + 1)):
         num_candidates = cases.num_warm + len(cases.new_ids) + 1 - first
@@ -118,41 +124,46 @@ def cold_user_figures(loaded: LoadedRun, split: str = "test") -> dict[str, dict[
     not come back to items, those of the whole history are left out, so that the choice is the same
     however much is known.
     """
-    inputs, window_len = loaded.inputs, loaded.config.model.window_len
+    inputs = loaded.inputs
     events, rows = inputs.events, inputs.split.targets(split)
     lengths = rows - events.user_starts[events.users[rows]]
     rows = rows[lengths >= max(KNOWN_EVENTS)]
-    histories = [past_window(events, int(row), window_len) for row in rows]
-    targets = events.window.items[rows]
     popular = item_counts(events, inputs.split.train).astype(np.float32)
-    comes_back = headline_rule(inputs.info.repeat_share) == "kept"
-    left_out = [window.select(slice(0, 0)) for window in histories] if comes_back else histories
-    counted = _without_history(np.tile(popular, (len(rows), 1)), left_out)
-    known_time = loaded.config.model.request_time == "known"
-    points = [
-        RequestPoint(int(events.window.timestamps_ms[row]), int(events.window.tz_offsets_min[row]))
-        if known_time
-        else RequestPoint()
-        for row in rows
-    ]
     scorer = TorchScorer(loaded.model)
-    figures = {
-        "popularity": {f"ndcg@{NDCG_AT}": ndcg_at_k(target_ranks(counted, targets), NDCG_AT)}
+    ranks: dict[str, list[Int64s]] = {}
+    for at in range(0, len(rows), BATCH):
+        some = rows[at : at + BATCH]
+        targets = events.window.items[some]
+        left_out = _seen(inputs, some)
+        scores = {"popularity": np.tile(popular, (len(some), 1))}
+        for count in KNOWN_EVENTS:
+            windows = [past_window(events, int(row), count) for row in some]
+            points = [_point(loaded, int(row)) for row in some]
+            arrays = encode_windows(windows, points, max(1, count))
+            scores[f"{count} events"] = scorer.score(arrays)
+        for way, found in scores.items():
+            ranks.setdefault(way, []).append(target_ranks(_without(found, left_out), targets))
+    return {
+        way: {f"ndcg@{NDCG_AT}": ndcg_at_k(np.concatenate(found), NDCG_AT)}
+        for way, found in ranks.items()
     }
-    for count in KNOWN_EVENTS:
-        # A slice to -0 would be empty at its end instead.
-        windows = [window.select(slice(len(window) - count, None)) for window in histories]
-        scores = np.concatenate(
-            [
-                scorer.score(encode_windows(windows[at:to], points[at:to], max(1, count)))
-                for at, to in zip(
-                    range(0, len(rows), BATCH), range(BATCH, len(rows) + BATCH, BATCH), strict=False
-                )
-            ]
-        )
-        ranks = target_ranks(_without_history(scores, left_out), targets)
-        figures[f"{count} events"] = {f"ndcg@{NDCG_AT}": ndcg_at_k(ranks, NDCG_AT)}
-    return figures
+
+
+def _seen(inputs: TrainInputs, rows: Int64s) -> list[Int64s]:
+    """Return what is left out of each case's list: all that came before, or nothing."""
+    events = inputs.events
+    if headline_rule(inputs.info.repeat_share) == "kept":
+        return [np.zeros(0, np.int64) for _ in rows]
+    firsts = events.user_starts[events.users[rows]]
+    return [events.window.items[first:row] for first, row in zip(firsts, rows, strict=True)]
+
+
+def _point(loaded: LoadedRun, row: int) -> RequestPoint:
+    """Return when a case is asked, for a run that reads it."""
+    if loaded.config.model.request_time != "known":
+        return RequestPoint()
+    window = loaded.inputs.events.window
+    return RequestPoint(int(window.timestamps_ms[row]), int(window.tz_offsets_min[row]))
 
 
 def _figures(scores: Float32s, targets: Int64s) -> dict[str, float]:
@@ -176,7 +187,7 @@ def _run_scores(loaded: LoadedRun, cases: ColdCases) -> Float32s:
             model.encode(inference_batch(arrays), 1)[:, 0] @ items.T
             for arrays in _encoded(cases.windows, loaded.config.model.window_len)
         ]
-    return _without_history(torch.cat(found).numpy(), cases.windows)
+    return _without(torch.cat(found).numpy(), cases.pasts)
 
 
 def _encoded(windows: Sequence[Window], window_len: int) -> list[dict[str, NDArray[Any]]]:
@@ -187,14 +198,23 @@ def _encoded(windows: Sequence[Window], window_len: int) -> list[dict[str, NDArr
     ]
 
 
-def _category_scores(run: TrainInputs, cases: ColdCases, dataset: Path, seed: int) -> Float32s:
+def _groups(dataset: Path, group: str) -> dict[str, str]:
+    """Return each item's category, "" for none."""
+    rows = read_items(dataset).to_pylist()
+    if not group:
+        return {row["item_id"]: (row["categories"] or [""])[-1] for row in rows}
+    found = {row["item_id"]: parse_attributes(row["attributes"]).get(group, "") for row in rows}
+    return {item_id: str(value) for item_id, value in found.items()}
+
+
+def _category_scores(
+    run: TrainInputs, cases: ColdCases, groups: Mapping[str, str], seed: int
+) -> Float32s:
     """Score items of the history's categories by their own, or a new one's mean, popularity.
 
-    A category is the last of an item's list, which is the narrowest. What ties is in random order.
+    What ties is in random order.
     """
-    rows = {row["item_id"]: row["categories"] or [] for row in read_items(dataset).to_pylist()}
-    ids = [*run.events.items, *cases.new_ids]
-    names = ["", *((rows[item] or [""])[-1] for item in ids)]
+    names = ["", *(groups[item] for item in (*run.events.items, *cases.new_ids))]
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}
     category = np.array([number[name] for name in names])
     counts = np.zeros(len(names), np.float64)
@@ -209,11 +229,11 @@ def _category_scores(run: TrainInputs, cases: ColdCases, dataset: Path, seed: in
         shares = np.bincount(category[window.items], minlength=len(number)) / len(window)
         shares[number[""]] = 0.0
         scores[row] = shares[category] * (1 + counts) + noise[row]
-    return _without_history(scores, cases.windows)
+    return _without(scores, cases.pasts)
 
 
-def _without_history(scores: Float32s, windows: Sequence[Window]) -> Float32s:
-    for row, window in enumerate(windows):
-        scores[row, window.items] = -np.inf
+def _without(scores: Float32s, left_out: Sequence[Int64s]) -> Float32s:
+    for row, items in enumerate(left_out):
+        scores[row, items] = -np.inf
     scores[:, 0] = -np.inf
     return scores

@@ -19,6 +19,8 @@ from training.config_ranges import LEAST, RANGES
 from training.model_config import FAMILIES, LanguageModelConfig, ModelConfig, TransformerConfig
 
 TextPolicy = Literal["frozen", "head", "last-n", "full", "lora", "adalora", "prefix", "adapter"]
+# Those under which the language model stays as it is: texts are read once.
+READ_ONCE: tuple[TextPolicy, ...] = ("frozen", "head")
 SubstituteSource = Literal["cooccurrence", "text", "both"]
 Protocol = Literal["leave-one-out", "temporal", "trajectory"]
 
@@ -205,7 +207,7 @@ def _check_ranges(config: RunConfig) -> None:
 
 def _check_text(text: TextConfig) -> None:
     """Raise TrainingError for what has no effect where texts are read once."""
-    if text.policy not in ("frozen", "head"):
+    if text.policy not in READ_ONCE:
         return
     for name in ("word_dropout", "synonym_share", "translate_share"):
         share = getattr(text, name)

@@ -94,6 +94,6 @@ def freeze(model: SequenceModel, config: PretrainConfig, epoch: int) -> int:
     for part in parts:
         if part is not None:
             part.requires_grad_(True)
-    if model.items.texts is not None:
+    if everything and model.items.texts is not None:
         model.items.texts.set_learning()
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

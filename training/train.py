@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from training.checkpoints import BEST_FILE, LAST_FILE, TrainState, load_state, save_state
-from training.config import RunConfig, TrainingError, config_to_dict
+from training.config import RunConfig, TrainingError, config_from_dict, config_to_dict
 from training.data import DatasetInfo, EventTable
 from training.dataset import TrainingBatch, TrainingSet
 from training.distributed import (
@@ -136,6 +136,13 @@ class _Learner:
         """Return the model that is validated, saved as best and exported."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]  # a copy of the model
 
+    def refresh_texts(self) -> None:
+        """Read all texts by what was learned: for the next epoch, and for what is validated."""
+        # The average too has a language model of its own, whose weights are averages.
+        for model in {id(each): each for each in (self.model, self.validated)}.values():
+            if model.items.texts is not None:
+                model.items.texts.refresh()
+
 
 def train_step(
     learner: _Learner, batch: TrainingBatch, config: RunConfig, ranks: Ranks = ALONE
@@ -207,7 +214,9 @@ class _Trainer:
                 write_json(self.run / CONFIG_FILE, config_to_dict(self.config) | dataset)
             return
         state = load_state(path)
-        if state.config != config_to_dict(self.config):
+        # As it reads today: settings that came later are as they were without them.
+        theirs = config_from_dict(RunConfig, state.config)
+        if theirs != self.config:
             raise TrainingError(
                 f"{self.run}: was trained with other settings; choose another --out"
             )
@@ -219,6 +228,8 @@ class _Trainer:
             # The first update of an average copies; a resumed one goes on averaging.
             self._learner.average.n_averaged.fill_(1)
         self._learner.optimizer.load_state_dict(state.optimizer)
+        for group in self._learner.optimizer.param_groups:
+            group.setdefault(RATE_SCALE, 1.0)
         self.state = state
         log.info("resuming after epoch %d", state.epoch)
 
@@ -236,8 +247,7 @@ class _Trainer:
                     losses.append(loss)
                     progress.advance(task)
                 trained = time.monotonic() - started
-                if self._learner.validated.items.texts is not None:
-                    self._learner.validated.items.texts.refresh()
+                self._learner.refresh_texts()
                 row = {"epoch": float(epoch), "loss": float(np.mean(losses))}
                 row |= self._validator.measure(self._learner.validated, row["loss"])
                 row |= {

@@ -1,11 +1,12 @@
 """Weights of another run, or of this one: taken over where they fit, refused with the reason."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from training.checkpoints import BEST_FILE, load_state
-from training.config import RunConfig, TrainingError, config_to_dict
+from training.config import READ_ONCE, RunConfig, TextConfig, TrainingError, config_to_dict
 from training.model.sequence_model import SequenceModel
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def warm_start(model: SequenceModel, config: RunConfig, data_sha256: str) -> Non
             f"pretrain.init_from: {run} was trained under the split {theirs}, this run has {ours}; "
             "it may have learned from this run's targets"
         )
+    _check_texts(run, state.config.get("text", {}), config.text)
     shared = {
         name: weight
         for name, weight in state.model.items()
@@ -49,6 +51,23 @@ def warm_start(model: SequenceModel, config: RunConfig, data_sha256: str) -> Non
         )
     model.load_state_dict(own | shared)
     log.info("%d of %d weights from %s", len(shared), len(own), run)
+
+
+def _check_texts(run: Path, theirs: Mapping[str, Any], ours: TextConfig) -> None:
+    """Raise TrainingError unless the other run's text vectors are ones that this run could read."""
+    if not ours.weights or not theirs.get("weights"):
+        return
+    for name in ("weights", "pooling", "max_tokens"):
+        if theirs[name] != getattr(ours, name):
+            raise TrainingError(
+                f"pretrain.init_from: {run} has text.{name} = {theirs[name]!r}, this run has "
+                f"{getattr(ours, name)!r}; its text vectors would be those of another reader"
+            )
+    if theirs["policy"] not in READ_ONCE and theirs["policy"] != ours.policy:
+        raise TrainingError(
+            f"pretrain.init_from: {run} tuned its language model by text.policy = "
+            f"{theirs['policy']!r}; go on with the same policy, or start from a run that did not"
+        )
 
 
 def load_weights(model: SequenceModel, weights: dict[str, Any], run: Path) -> None:

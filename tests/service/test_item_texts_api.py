@@ -152,3 +152,16 @@ async def test_several_items_of_one_call_are_read_before_its_answer(
     assert answer.json()["accepted"] == 3
     assert (await similar(reader, "night-1"))[:2] == ["n1", "n2"]
     assert await metric(reader, 'sojourn_texts_total{result="encoder"}') == 2
+
+
+async def test_a_change_is_stored_while_the_texts_before_it_wait(
+    settings: Settings, text_bundle: LoadedBundle, clock: FakeClock
+) -> None:
+    """With a queue of one, the other texts of a post are read later, and no item is refused."""
+    narrow = settings.model_copy(update={"max_pending": 1})
+    app = create_app(narrow, **fake_stores(), bundle=text_bundle, clock=clock)
+    async with client_of(app) as client:
+        items = [{"item_id": f"new{at}", "title": f"tea {at}"} for at in range(4)]
+        assert (await client.post("/v1/items", json={"items": items})).status_code == 200
+        for item in items:
+            assert (await client.get(f"/v1/items/{item['item_id']}")).status_code == 200

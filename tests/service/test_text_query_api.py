@@ -1,6 +1,7 @@
 """Words in a request: they turn the list towards what they say, and towards nothing else."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from service.config import Settings
 from service.contract.features import Float32s
 from service.nearest import Bonus
 from service.ranker import Encoded
+from service.text_encoder import TextEncoder
 from service.text_match import TextMatch
 from tests.builders import event
 from tests.clients import client_of, item_ids, metric
@@ -241,3 +243,26 @@ async def test_any_words_get_a_list(reader: httpx.AsyncClient, query: str) -> No
     answer = await post(reader, user_id="nobody", query=query)
     assert len(answer["items"]) == 3
     assert await metric(reader, "sojourn_unhandled_errors_total") == 0
+
+
+async def test_words_that_take_too_long_leave_taste_alone(
+    settings: Settings,
+    text_bundle: LoadedBundle,
+    history: FakeHistory,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the time is left for the model, whose list is that of a request without words."""
+
+    def slow(_self: TextEncoder, texts: Sequence[str]) -> Float32s:
+        time.sleep(1.5)
+        return np.zeros((len(texts), 1), np.float32)
+
+    monkeypatch.setattr(TextEncoder, "encode", slow)
+    hasty = settings.model_copy(update={"request_deadline_ms": 1_000})
+    app = create_app(hasty, **fake_stores(history=history), bundle=text_bundle, clock=clock)
+    async with client_of(app) as client:
+        plain = await post(client)
+        worded = await post(client, query="tea")
+    assert worded["degraded"] == ["text"]
+    assert scores(worded) == scores(plain)

@@ -57,3 +57,11 @@ def test_it_overwrites_nothing_but_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "part" / "thesis.tex").write_text("x", encoding="utf-8")
     with pytest.raises(TrainingError, match=r"thesis\.tex"):
         hold_items_out(whole, 0.25, 1, tmp_path / "part")
+
+
+def test_a_dataset_is_not_replaced_by_a_part_of_itself(tmp_path: Path) -> None:
+    """By another name of its folder neither."""
+    whole, _ = builders.cyclic_dataset(tmp_path)
+    with pytest.raises(TrainingError, match="is the dataset itself"):
+        hold_items_out(whole, 0.25, 1, whole / ".." / whole.name)
+    assert read_dataset(whole)[1].num_items == 12

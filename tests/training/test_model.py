@@ -72,12 +72,17 @@ def facts() -> ItemFacts:
     )
 
 
+def with_checkpoint(config: ModelConfig) -> ModelConfig:
+    """Settings whose language model, if they have one, is the tiny one of that kind."""
+    if not isinstance(config, LanguageModelConfig):
+        return config
+    return replace(config, weights=str(builders.language_checkpoint(config.weights)))
+
+
 def model(config: ModelConfig = CONFIG) -> SequenceModel:
     """A model with random weights, every table away from its neutral start."""
-    if isinstance(config, LanguageModelConfig):
-        config = replace(config, weights=str(builders.language_checkpoint(config.weights)))
     torch.manual_seed(0)
-    built = SequenceModel(config, facts()).eval()
+    built = SequenceModel(with_checkpoint(config), facts()).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.ndim:

@@ -8,7 +8,7 @@ import torch
 
 from service.contract.bundle import UNTIL_OUTPUT
 from service.contract.features import Arrays
-from tests.training.test_model import CAUSAL, CONFIG, FAMILIES, facts
+from tests.training.test_model import CAUSAL, CONFIG, FAMILIES, facts, with_checkpoint
 from training.export import ServingEncoder, encoder_outputs
 from training.model.batch import Batch, serving_batch
 from training.model.sequence_model import SequenceModel
@@ -103,7 +103,7 @@ def test_only_models_that_can_tell_say_so() -> None:
 def test_a_network_answers_the_same_until_then(family: str) -> None:
     """Whatever a family makes of time: its outputs at the first and the last moment are equal."""
     torch.manual_seed(3)
-    config = replace(FAMILIES[family], request_time="known")
+    config = replace(with_checkpoint(FAMILIES[family]), request_time="known")
     model = SequenceModel(config, facts()).eval()
     encoder = ServingEncoder(model)
     with torch.no_grad():

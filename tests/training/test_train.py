@@ -10,7 +10,7 @@ import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.training import builders
-from training.checkpoints import LAST_FILE, load_state
+from training.checkpoints import LAST_FILE, load_state, save_state
 from training.cleaning import CleanOptions
 from training.config import RunConfig, TrainingError
 from training.importers.movielens import import_movielens
@@ -181,3 +181,19 @@ def test_request_time_known_and_unknown_are_two_figures(dataset: Path, tmp_path:
     assert (known["request_time"], unknown["request_time"]) == ("known", "unknown")
     assert known["results"]["model"] != unknown["results"]["model"]
     assert known["results"]["markov"] == unknown["results"]["markov"]
+
+
+def test_a_run_from_before_a_setting_goes_on_with_its_default(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """A checkpoint that knows nothing of texts, nor of rates by group, is no other run."""
+    run = tmp_path / "run"
+    fit(dataset, run, builders.tiny_config("loop.max_epochs=2"))
+    state = load_state(run / LAST_FILE)
+    del state.config["text"]
+    for group in state.optimizer["param_groups"]:
+        del group["rate_scale"]
+    state.config["loop"]["max_epochs"] = 3
+    state.finished = False
+    save_state(run / LAST_FILE, state)
+    assert len(fit(dataset, run, builders.tiny_config("loop.max_epochs=3"))) == 3

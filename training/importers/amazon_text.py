@@ -6,6 +6,8 @@ import re
 import warnings
 from collections.abc import Iterator
 
+from service.contract.items import MAX_TEXT_ATTRIBUTE_CHARS, attributes_json
+
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
 
@@ -13,13 +15,15 @@ def item_row(
     item_id: object, *, title: object, description: object, brand: object, categories: object
 ) -> dict[str, object]:
     """Return a product as columns of ITEM_SCHEMA; its text is the brand, then the description."""
+    name = plain_text(brand)[:MAX_TEXT_ATTRIBUTE_CHARS]
     text = "\n".join(part for part in (plain_text(brand), plain_text(description)) if part)
-    names = [name for part in _parts(categories) if (name := _plain(part))]
+    names = [plain for part in _parts(categories) if (plain := _plain(part))]
     return {
         "item_id": str(item_id),
         "title": plain_text(title) or None,
         "text": text or None,
         "categories": list(dict.fromkeys(names)),
+        "attributes": attributes_json({"brand": name} if name else {}),
     }
 
 

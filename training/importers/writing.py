@@ -54,6 +54,8 @@ def hold_items_out(dataset: Path, share: float, seed: int, out: Path) -> Dataset
     Users with fewer than MIN_USER_EVENTS events left are left out. Raises TrainingError for a share
     that takes nothing or leaves nothing, and when `out` is no place for a dataset.
     """
+    if out.resolve() == dataset.resolve():
+        raise TrainingError(f"{out}: is the dataset itself; give --out a folder of its own")
     _check_replaceable(out)
     info, events = read_info(dataset), pq.read_table(dataset / EVENTS_FILE)
     ids = sorted(events["item_id"].unique().to_pylist())

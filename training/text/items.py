@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from service.contract.features import Float32s
-from training.config import TextConfig, TextPolicy
+from training.config import READ_ONCE, TextConfig
 from training.text.augment import TextAugmenter, make_augmenter
 from training.text.cache import encode_texts
 from training.text.encoder import TextEncoder, load_text_encoder
@@ -19,8 +19,6 @@ from training.text.whitening import Whitening, fit_whitening
 # Of whitened vectors, whose columns have unit variance: so a text's part of an item's vector is as
 # long at first as its identity's.
 PROJECTION_STD = 0.02
-# Policies under which the language model stays as it is; it is then only needed to read once.
-READ_ONCE: tuple[TextPolicy, ...] = ("frozen", "head")
 
 
 class ItemTexts(nn.Module):
@@ -69,7 +67,7 @@ class ItemTexts(nn.Module):
 
     def forward(self) -> Tensor:
         """Return what texts add to the vectors of all items, (num_items + 1, dim), row 0 zero."""
-        if self._chosen is None:
+        if self._chosen is None or not len(self._chosen):
             return self.project(self.vectors)
         anew = self._read([self._texts[item] for item in self._chosen.tolist()])
         vectors = self.vectors.index_copy(0, self._chosen, anew.to(self.vectors.dtype))
@@ -138,9 +136,10 @@ class ItemTexts(nn.Module):
         return self.whitening.apply(pooled)
 
     def new_rows(self, texts: Sequence[str]) -> Tensor:
-        """Return what texts alone give, (texts, dim): items of which nothing else is known."""
+        """Return what texts alone give, (texts, dim), zero for "": items known by nothing else."""
         read = self._whitened(encode_texts(self.serving_encoder(), texts, None))
-        return self.project(torch.from_numpy(read).to(self.vectors.device))
+        has_text = torch.tensor([bool(text) for text in texts])[:, None]
+        return self.project((torch.from_numpy(read) * has_text).to(self.vectors.device))
 
     def set_learning(self) -> None:
         """Let those parameters of the language model learn that the policy names."""

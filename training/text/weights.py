@@ -5,8 +5,6 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from training.config import TrainingError
 
 CONFIG_FILE = "config.json"
@@ -91,6 +89,13 @@ def _package_folders(name: str) -> list[Path]:
 def _of_hub(source: str, setting: str) -> Path:
     """Download a checkpoint's files, or find them where they were downloaded before."""
     described = [CONFIG_FILE, TOKENIZER_FILE]
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  # of the extra `lm`
+    except ModuleNotFoundError as exc:
+        raise TrainingError(
+            f"{setting}: {source!r} is no folder, and to ask a hub for it needs {exc.name}; "
+            "install the extra `lm`, pip install 'sojourn[lm]', or name a folder"
+        ) from exc
     try:
         # The pickled weights only where there are no others: each is the whole network again.
         folder = Path(snapshot_download(source, allow_patterns=[*described, "model*.safetensors*"]))

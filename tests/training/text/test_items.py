@@ -1,5 +1,6 @@
 """What texts add to item vectors, and how a language model inside a run learns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.config import RunConfig, TextPolicy, TrainingError
 from training.data import ITEMS_FILE, read_items
 from training.importers.writing import hold_items_out
 from training.model.sequence_model import SequenceModel
+from training.optimisers import freeze
 from training.runs import load_run, read_inputs
 from training.text.items import ItemTexts, make_item_texts
 from training.train import build_model, make_learner, train
@@ -192,3 +194,56 @@ def test_a_policy_that_reads_once_takes_no_augmentation(bert: Path) -> None:
     """It would be a setting without any effect."""
     with pytest.raises(TrainingError, match=r"text\.word_dropout = 0\.5 .* text\.policy = 'head'"):
         config_of(bert, "text.word_dropout=0.5")
+
+
+def test_a_batch_without_texts_reads_nothing(bert: Path, dataset: Path) -> None:
+    """Few items have a title somewhere; a step among the others is a step all the same."""
+    config = config_of(bert, 'text.policy="full"')
+    texts = texts_of(make_learner(read_inputs(dataset, config), config).model).train()
+    with texts.reading(torch.zeros(3, dtype=torch.int64)):
+        assert torch.equal(texts(), texts.project(texts.vectors))
+    assert not texts.new_rows([""]).any()
+
+
+def test_the_average_and_what_learns_both_read_anew(bert: Path, dataset: Path) -> None:
+    """What is validated is an average; the next epoch starts from what was learned."""
+    config = config_of(bert, 'text.policy="full"', "text.learning_rate=0.01", "optim.ema_decay=0.5")
+    inputs = read_inputs(dataset, config)
+    learner = make_learner(inputs, config)
+    start = texts_of(learner.model).vectors.clone()
+    with torch.no_grad():
+        for model in (learner.model, learner.validated):
+            for parameter in texts_of(model).encoder.parameters():  # type: ignore[union-attr]  # it learns
+                parameter.add_(0.3)
+    learner.refresh_texts()
+    for model in (learner.model, learner.validated):
+        assert not torch.allclose(texts_of(model).vectors, start)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ('text.policy="head"', "tuned its language model by text.policy = 'full'"),
+        ("text.max_tokens=8", "text.max_tokens = 16, this run has 8"),
+    ],
+)
+def test_vectors_of_another_reader_are_not_taken_over(
+    bert: Path, dataset: Path, tmp_path: Path, other: str, reason: str
+) -> None:
+    """They would stand in another space than what this run reads of a new item."""
+    config = config_of(bert, 'text.policy="full"', "loop.max_epochs=1")
+    train(read_inputs(dataset, config), config, tmp_path / "run")
+    start = f'pretrain.init_from="{tmp_path / "run"}"'
+    going_on = config_of(bert, 'text.policy="full"', start, other)
+    with pytest.raises(TrainingError, match=reason):
+        build_model(read_inputs(dataset, going_on), going_on)
+
+
+def test_what_is_frozen_freezes_the_language_model_too(bert: Path, dataset: Path) -> None:
+    """Only the heads learn, whatever the text's own policy."""
+    config = config_of(bert, 'text.policy="full"', 'pretrain.freeze="head-only"')
+    model = build_model(read_inputs(dataset, config), config)
+    freeze(model, config.pretrain, 1)
+    assert not any(weight.requires_grad for weight in texts_of(model).parameters())
+    freeze(model, replace(config.pretrain, freeze="none"), 1)
+    assert any(weight.requires_grad for weight in texts_of(model).encoder.parameters())  # type: ignore[union-attr]  # it learns
