@@ -110,7 +110,9 @@ def cold_item_figures(
     for name, first in (("among_all", 1), ("among_new", cases.num_warm + 1)):
         num_candidates = cases.num_warm + len(cases.new_ids) + 1 - first
         figures[name] = {
-            way: _figures(found[:, first:], cases.targets - first) for way, found in scores.items()
+            # The column before the first stands for padding, which never ranks.
+            way: _figures(found[:, first - 1 :], cases.targets - (first - 1))
+            for way, found in scores.items()
         }
         figures[name]["chance"] = {f"recall@{RECALL_AT}": min(1.0, RECALL_AT / num_candidates)}
         figures[name]["num_candidates"] = num_candidates

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training import builders
+from training import cold_start
 from training.cold_start import cold_cases, cold_item_figures, cold_user_figures
 from training.config import TrainingError
 from training.importers.writing import hold_items_out
@@ -63,3 +64,24 @@ def test_more_of_a_user_helps_where_the_last_event_tells_the_next(tmp_path: Path
     assert list(figures) == ["popularity", "0 events", "1 events", "2 events", "3 events"]
     assert scores[1] > scores[0] + 0.1
     assert np.isfinite(scores).all()
+
+
+def test_every_item_that_may_be_chosen_counts_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores that fall with the row put each target behind exactly the items before it."""
+    whole, _ = builders.cyclic_dataset(tmp_path)
+    hold_items_out(whole, 0.25, 1, tmp_path / "part")
+    config = builders.tiny_config("loop.max_epochs=1")
+    train(read_inputs(tmp_path / "part", config), config, tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    cases = cold_cases(loaded.inputs, 6, whole)
+    falling = np.tile(-np.arange(13, dtype=np.float32), (len(cases.targets), 1))
+    monkeypatch.setattr(cold_start, "_run_scores", lambda *_: falling)
+    monkeypatch.setattr(cold_start, "RECALL_AT", 11)
+    figures = cold_item_figures(loaded, whole)
+    # Of nine old and three new items, the rows 10 to 12: two of them are among the first eleven.
+    expected = float((cases.targets <= 11).mean())
+    assert figures["among_all"]["run"]["recall@11"] == pytest.approx(expected)
+    gains = 1 / np.log2(1 + (cases.targets - 9))
+    assert figures["among_new"]["run"]["ndcg@10"] == pytest.approx(gains.mean())
