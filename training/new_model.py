@@ -9,7 +9,7 @@ from training.data import TEXT_CACHE
 from training.items import ItemFacts
 from training.model.sequence_model import SequenceModel
 
-# Of a model that is only read back: no schedule of its runs any more.
+# Of a model whose language model follows no schedule: there is none, or it is only read back.
 NO_SCHEDULE = 1_000
 
 

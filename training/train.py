@@ -37,7 +37,7 @@ from training.files import write_json
 from training.items import ItemFacts
 from training.model.copy_head import SeenBias
 from training.model.sequence_model import SequenceModel
-from training.new_model import new_model
+from training.new_model import NO_SCHEDULE, new_model
 from training.objectives import make_objective
 from training.optimisers import RATE_SCALE, freeze, learning_rate, make_optimizer
 from training.splits import Split
@@ -88,9 +88,9 @@ def train(
 def build_model(inputs: TrainInputs, config: RunConfig) -> SequenceModel:
     """Build a run's model with the weights that its seed gives, or those of `init_from`."""
     torch.manual_seed(config.loop.seed)
-    model = new_model(
-        config, inputs.facts, inputs.dataset_path, num_steps=_num_steps(inputs, config)
-    )
+    # Counting the steps cuts all histories into sequences; only who reads texts has to wait for it.
+    num_steps = _num_steps(inputs, config) if config.text.weights else NO_SCHEDULE
+    model = new_model(config, inputs.facts, inputs.dataset_path, num_steps=num_steps)
     _start_heads(model, inputs)
     if config.pretrain.init_from:
         warm_start(model, config, inputs.info.data_sha256)

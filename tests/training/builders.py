@@ -41,8 +41,7 @@ CHECKPOINTS = {"model.weights=bert": "bert", "model.weights=gpt2": "gpt2"}
 @functools.cache
 def language_checkpoint(kind: str) -> Path:
     """Return the folder of a tiny `bert` or `gpt2`, made once for all tests of a process."""
-    # The library takes seconds to load, which tests of other things need not wait for.
-    from tests.training.text.checkpoints import save_bert, save_gpt  # noqa: PLC0415
+    from tests.training.text.checkpoints import save_bert, save_gpt  # noqa: PLC0415  # slow to load
 
     folder = Path(tempfile.mkdtemp(prefix="language-"))
     atexit.register(shutil.rmtree, folder)

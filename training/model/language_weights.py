@@ -159,8 +159,7 @@ def _tensor_files(folder: Path) -> list[Path]:
 
 def _read_safe(path: Path) -> Weights:
     try:
-        # An extra: what reads no checkpoint runs without it.
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # of the extra `lm`
     except ImportError as exc:
         raise TrainingError("model.weights needs the extra `lm`: install sojourn[lm]") from exc
     try:

@@ -124,20 +124,17 @@ class ItemTexts(nn.Module):
         """Read all texts with the language model as it is now; does nothing where it stays."""
         if self.encoder is None:
             return
-        fresh = torch.from_numpy(self._whitened(encode_texts(self.encoder, self._texts, None)))
-        self.vectors.copy_(fresh * self._has_text[:, None])
+        read = encode_texts(self.encoder, self._texts, None)
+        self.vectors.copy_(torch.from_numpy(self.whitening.apply(read)) * self._has_text[:, None])
 
     @property
     def whitening(self) -> Whitening:
         """The map from what the language model says to `vectors`."""
         return Whitening(self.mean.cpu().numpy(), self.matrix.cpu().numpy())
 
-    def _whitened(self, pooled: Float32s) -> Float32s:
-        return self.whitening.apply(pooled)
-
     def new_rows(self, texts: Sequence[str]) -> Tensor:
         """Return what texts alone give, (texts, dim), zero for "": items known by nothing else."""
-        read = self._whitened(encode_texts(self.serving_encoder(), texts, None))
+        read = self.whitening.apply(encode_texts(self.serving_encoder(), texts, None))
         has_text = torch.tensor([bool(text) for text in texts])[:, None]
         return self.project((torch.from_numpy(read) * has_text).to(self.vectors.device))
 
@@ -157,10 +154,9 @@ class ItemTexts(nn.Module):
 
     def serving_encoder(self) -> TextEncoder:
         """Return the language model as it is exported."""
-        if self.encoder is None or self._tuner is None:
-            return load_text_encoder(self.config)
         encoder = load_text_encoder(self.config)
-        encoder.body = self._tuner.merged()
+        if self._tuner is not None:
+            encoder.body = self._tuner.merged()
         return encoder
 
 
