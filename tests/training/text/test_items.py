@@ -144,16 +144,21 @@ def test_items_that_nobody_acted_on_are_found_by_their_texts(bert: Path, tmp_pat
     """Neighbours in the cycle share a word, so an unseen one is where its words are."""
     whole, _ = builders.cyclic_dataset(tmp_path)
     named(whole)
-    hold_items_out(whole, 0.25, 1, tmp_path / "part")
+    hold_items_out(whole, 0.25, 3, tmp_path / "part")
     config = config_of(
-        bert, "model.dim=16", "text.id_dropout=0.5", "loop.max_epochs=40", "loop.patience=40"
+        bert,
+        "model.dim=16",
+        "text.id_dropout=0.5",
+        "optim.learning_rate=0.01",
+        "loop.max_epochs=40",
+        "loop.patience=40",
     )
     train(read_inputs(tmp_path / "part", config), config, tmp_path / "run")
     figures = cold_item_figures(load_run(tmp_path / "run"), whole)
     found = figures["among_new"]
     assert found["num_candidates"] == figures["num_new_items"] == 3
-    # The mean NDCG of three in random order is (1 + 0.63 + 0.5) / 3.
-    assert found["run"]["ndcg@10"] > 0.75
+    # The mean NDCG of three in random order is (1 + 0.63 + 0.5) / 3 = 0.71.
+    assert found["run"]["ndcg@10"] > 0.85
     assert figures["among_all"]["num_candidates"] == 12
 
 
