@@ -1,0 +1,26 @@
+"""Programs that some tests need and that no Python package brings: found, or the test is skipped."""
+
+import os
+import shutil
+
+import pytest
+
+# Debian's packages that bring them.
+PACKAGES = {"chromium": "chromium", "prometheus": "prometheus", "promtool": "prometheus"}
+REQUIRED = "SOJOURN_REQUIRE_PROGRAMS"
+
+
+def program(name: str) -> str:
+    """Return the path of a program, that of SOJOURN_<NAME> before the one that PATH finds.
+
+    Without it the test is skipped, and fails where SOJOURN_REQUIRE_PROGRAMS is set: a build server
+    that has lost a browser must not pass.
+    """
+    variable = f"SOJOURN_{name.upper()}"
+    found = shutil.which(os.environ.get(variable) or name)
+    if found is not None:
+        return found
+    reason = f"{name} is not installed: apt-get install {PACKAGES[name]}, or say {variable}=PATH"
+    if os.environ.get(REQUIRED):
+        pytest.fail(reason)
+    pytest.skip(reason)
