@@ -21,6 +21,7 @@ FROM build AS build-service
 RUN pip install -c constraints.txt '.[serve]'
 COPY service service
 COPY training training
+COPY sojourn_client sojourn_client
 # What installs packages is not part of what serves.
 RUN pip install --no-deps --force-reinstall . && pip uninstall --yes setuptools pip
 
@@ -32,6 +33,7 @@ RUN pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraint
  && pip install -c constraints.txt '.[train,lm]'
 COPY service service
 COPY training training
+COPY sojourn_client sojourn_client
 RUN pip install --no-deps --force-reinstall .
 
 FROM base AS train

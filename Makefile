@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := .stamps/setup
-SOURCES := service training tests benchmarks deploy
+SOURCES := service training sojourn_client tests benchmarks deploy
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -27,7 +27,7 @@ $(BIN)/python:
 $(READY): pyproject.toml constraints.txt $(BIN)/python
 	@echo 'installing into $(VENV), about two minutes ...'
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve,embedded,train,lm]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve,embedded,train,lm,telemetry,wandb,client]' --group dev
 	@mkdir -p $(@D) && touch $@
 
 demo: $(READY)  ## train on real data, serve it, post events, see the recommendations change
