@@ -1,4 +1,4 @@
-"""Programs that some tests need and that no Python package brings: found, or the test is skipped."""
+"""Programs that some tests need and no Python package brings: found, or the test is skipped."""
 
 import os
 import shutil
