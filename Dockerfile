@@ -18,7 +18,9 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir service training && touch service/__init__.py training/__init__.py
 
 FROM build AS build-service
-RUN pip install -c constraints.txt '.[serve]'
+# `serve,telemetry` has what sends traces too; docs/operations.md.
+ARG EXTRAS=serve
+RUN pip install -c constraints.txt ".[${EXTRAS}]"
 COPY service service
 COPY training training
 COPY sojourn_client sojourn_client

@@ -24,6 +24,7 @@ from service.metrics import shared_between_workers
 from service.security.addresses import is_loopback
 from service.security.keys import read_key_file
 from service.store.embedded import EmbeddedValkey
+from service.tracing import check_telemetry
 
 APP_FACTORY = "service.app:create_app_from_environment"
 REDIS_CREDENTIALS = tuple(
@@ -166,6 +167,7 @@ def main() -> None:
 
 
 def _run(settings: Settings, *, embedded: bool) -> None:
+    check_telemetry(settings.traces_endpoint)
     if settings.keys_file is not None:
         read_key_file(settings.keys_file)
     with ExitStack() as stack:

@@ -9,10 +9,13 @@ from service.choosing import Choice
 from service.contract.events import UserId
 from service.contract.exposures import Exposure, Impression
 from service.deadline import Deadline
+from service.drift import Drift
 from service.errors import CursorExpired, ServiceError
+from service.filters import Asked
 from service.listing import Listed
 from service.logs import get_logger
 from service.metrics import Metrics
+from service.readings import Reading
 from service.recommendation import (
     DEGRADED_REDIS,
     Asking,
@@ -64,14 +67,22 @@ class Answers:
         metrics: Metrics,
         clock: Callable[[], int],
         new_id: Callable[[UserId | None], str],
+        drift_every: int = 0,
     ) -> None:
         self._lists = lists
         self._exposures = exposures
         self._metrics = metrics
         self._clock = clock
         self._new_id = new_id
+        self._drift = Drift(metrics, every=drift_every)
         self._count_source = lru_cache(metrics.recommendations.labels)
         self._log = get_logger(__name__)
+
+    def observe(
+        self, reading: Reading, asked: Asked, model: ServingModel, listed: Sequence[Listed]
+    ) -> None:
+        """Note, of one list in so many, what it was made of."""
+        self._drift.note(reading, asked, model.version, listed)
 
     async def answer(
         self,

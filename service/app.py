@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 
 from service.answering import Answers, ListKeeper
 from service.api import events, health, items, models, page, recommend, users
@@ -47,6 +48,10 @@ from service.store.breaker import Circuits
 from service.store.history import system_now_ms
 from service.store.keys import new_recommendation_id
 from service.store_parts import EventHistory, GivenStores, Stores, open_stores
+from service.tracing import check_telemetry
+
+if TYPE_CHECKING:
+    from service.telemetry import Telemetry
 
 Clock = Callable[[], int]
 # What uvicorn's supervisor takes for "would fail the same way on every restart".
@@ -66,6 +71,13 @@ DESCRIPTION = (
 # request leaves about eight for it; Python's own 700 made a look every 90 requests, of which one in
 # ten took 2 ms, and with that the slowest hundredth of the answers twice as long.
 GARBAGE_THRESHOLDS = (20_000, 20, 20)
+
+
+# The framework's own spans have paths and queries in them, which are of users; it would make some
+# as soon as anybody set a global provider.
+NO_OTHER_TELEMETRY: TelemetryConfig = {
+    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+}  # fmt: skip
 
 
 class ServiceApi(FastAPI):
@@ -114,12 +126,15 @@ def create_app(
     once Redis is. A bundle or a file of keys that is refused fails the start.
     """
     metrics = Metrics()
+    telemetry = _open_telemetry(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
         # What any client learns of a server that is away, all of them know.
         circuits = Circuits(settings, metrics)
         async with AsyncExitStack() as stack:
+            if telemetry is not None:
+                stack.push_async_callback(asyncio.to_thread, telemetry.close)
             services = await _services(
                 stack,
                 settings,
@@ -140,12 +155,13 @@ def create_app(
             )
             yield {"services": services, "gate": gate}
 
-    return _assembled(settings, metrics, lifespan)
+    return _assembled(settings, metrics, telemetry, lifespan)
 
 
 def _assembled(
     settings: Settings,
     metrics: Metrics,
+    telemetry: "Telemetry | None",
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]],
 ) -> FastAPI:
     """Return the application around a lifespan: middleware, problems, routes."""
@@ -156,9 +172,10 @@ def _assembled(
         description=DESCRIPTION,
         lifespan=lifespan,
         dependencies=[SAME_ROUTE] if has_keys else [],
+        telemetry=NO_OTHER_TELEMETRY,
     )
     app.asks_for_keys = has_keys
-    _add_middleware(app, settings, metrics)
+    _add_middleware(app, settings, metrics, telemetry)
     register_problem_handlers(app, AccessTable().methods)
     # Users last: a user id takes what is left of a path, slashes too.
     recommend.add_to(app)
@@ -167,7 +184,9 @@ def _assembled(
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _add_middleware(
+    app: FastAPI, settings: Settings, metrics: Metrics, telemetry: "Telemetry | None"
+) -> None:
     """Add what every request passes; the last one added is the outermost."""
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     if settings.keys_file is not None:
@@ -183,6 +202,9 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_ANSWER_HEADERS,
         )
+    if telemetry is not None:
+        # Inside the one that gives a request its id.
+        app.add_middleware(telemetry.middleware)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
 
@@ -217,6 +239,17 @@ def create_app_from_environment() -> FastAPI:
     # The command line turns it off while one worker starts.
     gc.enable()
     return app
+
+
+def _open_telemetry(settings: Settings) -> "Telemetry | None":
+    """Return what traces requests, None if nobody wants that; raises TelemetryMissing."""
+    if settings.traces_endpoint is None:
+        return None
+    check_telemetry(settings.traces_endpoint)
+    # An extra: who wants no traces loads nothing of it.
+    from service.telemetry import Telemetry  # noqa: PLC0415  # as above
+
+    return Telemetry(settings.traces_endpoint, settings.traces_ratio, _own_version())
 
 
 def _own_version() -> str:
@@ -292,6 +325,7 @@ def _recommender(
         metrics=metrics,
         clock=clock,
         new_id=partial(new_recommendation_id, num_partitions=settings.num_partitions),
+        drift_every=settings.drift_every,
     )
     return Recommender(
         models=slot,

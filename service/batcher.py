@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from service.errors import NotReady, Overloaded
 from service.metrics import Metrics
+from service.tracing import Part, begin_part
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,13 +23,15 @@ Result = TypeVar("Result")
 class _Waiting(NamedTuple, Generic[Item, Result]):
     """One item, the future of its caller, and when it came (`perf_counter` seconds).
 
-    After `start_by_s`, seconds of the loop's clock, it is too late to begin.
+    After `start_by_s`, seconds of the loop's clock, it is too late to begin. `part` is what a
+    traced request notes of it, None of any other.
     """
 
     item: Item
     future: "asyncio.Future[Result]"
     since_s: float
     start_by_s: float | None
+    part: Part | None
 
 
 class Batcher(Generic[Item, Result]):
@@ -68,7 +71,8 @@ class Batcher(Generic[Item, Result]):
             raise Overloaded(f"{self._name}: {len(self._pending)} items are waiting already")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._pending[future] = _Waiting(item, future, perf_counter(), start_by_s)
+        part = begin_part(self._name)
+        self._pending[future] = _Waiting(item, future, perf_counter(), start_by_s, part)
         if self._worker is None:
             # A context of its own: the batch belongs to many requests, not to the first one.
             self._worker = loop.create_task(self._drain(), context=Context())
@@ -77,9 +81,12 @@ class Batcher(Generic[Item, Result]):
         finally:
             if self._pending.pop(future, None) is not None and future.cancelled():
                 self._metrics.dropped.inc()
+            error: BaseException | None = None
             if future.done() and not future.cancelled():
                 # Cancelled in the very tick of a failure, a caller would leave it unretrieved.
-                future.exception()
+                error = future.exception()
+            if part is not None:
+                part.end(asyncio.CancelledError() if future.cancelled() else error)
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Take nothing more; finish what waits, and fail with NotReady what outlasts the grace."""
@@ -122,9 +129,7 @@ class Batcher(Generic[Item, Result]):
         if not batch:
             return
         started_s = perf_counter()
-        for waiting in batch:
-            self._metrics.queue_seconds.observe(started_s - waiting.since_s)
-        self._metrics.batch_size.observe(len(batch))
+        self._note_begin(batch, started_s)
         try:
             results = await self._checked([waiting.item for waiting in batch])
         except asyncio.CancelledError:
@@ -137,6 +142,13 @@ class Batcher(Generic[Item, Result]):
                 if not waiting.future.done():
                     waiting.future.set_result(result)
         self._metrics.compute_seconds.observe(perf_counter() - started_s)
+
+    def _note_begin(self, batch: list[_Waiting[Item, Result]], now_s: float) -> None:
+        for waiting in batch:
+            self._metrics.queue_seconds.observe(now_s - waiting.since_s)
+            if waiting.part is not None:
+                waiting.part.begin(len(batch))
+        self._metrics.batch_size.observe(len(batch))
 
     async def _checked(self, items: list[Item]) -> list[Result]:
         results = await self._compute(items)

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     redis_cert_file: Path | None = None
     redis_key_file: Path | None = None
 
+    # One recommendation in so many is looked at for drift of inputs and scores; 0 for none.
+    drift_every: int = Field(default=32, ge=0)
+    # Where spans go, as OTLP over HTTP, and of how many requests; docs/operations.md.
+    traces_endpoint: str | None = None
+    traces_ratio: float = Field(default=0.01, ge=0, le=1)
+
     log_level: Annotated[Literal["debug", "info", "warning", "error"], NoDecode] = "info"
     log_json: bool = True
     log_user_ids: bool = False
@@ -118,6 +124,7 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
+        "traces_endpoint",
         "keys_file",
         "redis_username",
         "redis_password",
@@ -154,6 +161,14 @@ class Settings(BaseSettings):
             origin = urlsplit(part)
             if part != "*" and part != f"{origin.scheme}://{origin.netloc}".lower():
                 raise ValueError(f"{part!r} is no origin; write https://host or https://host:port")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "")
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("write the whole URL, as http://collector:4318/v1/traces")
         return value
 
     @model_validator(mode="after")

@@ -163,6 +163,14 @@ class BodyTooLarge(ServiceError):
     title = "Body too large"
 
 
+class TelemetryMissing(ServiceError):
+    """Traces are wanted, and the packages that make and send them are not installed."""
+
+    status = 503
+    slug = "telemetry-missing"
+    title = "Telemetry missing"
+
+
 class KeysRefused(ServiceError):
     """The file of API keys cannot be read, is open to others, or says something impossible."""
 

@@ -40,6 +40,9 @@ REFUSALS = (
 KEY_RELOADS = ("ok", "refused")
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 QUEUE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+# From a second to a month, and from a tenth of a second to a week.
+AGE_BUCKETS_S = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
+DELAY_BUCKETS_S = (0.1, 0.5, 1, 5, 10, 60, 600, 3_600, 86_400, 604_800)
 TEXT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -71,6 +74,8 @@ class Metrics:
         self._count_failures()
         self._count_models()
         self._count_texts()
+        self._count_samples()
+        self._measure_memory()
         self._queue_seconds = self._queue_histogram(
             "queue_seconds", "Time an item waited for its batch to start.", QUEUE_BUCKETS_S
         )
@@ -139,6 +144,12 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
+        self.bundle_created = Gauge(
+            "sojourn_bundle_created_timestamp_seconds",
+            "When the bundle that is served was made, seconds since 1970.",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
         self.model_loads = self._counter(
             "model_loads", "Bundles read beside the one that is served.", "result",
             known=MODEL_LOAD_RESULTS,
@@ -169,6 +180,43 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+    def _count_samples(self) -> None:
+        """What is noted of one request in so many, and of one event of each post."""
+        self.event_delay = Histogram(
+            "sojourn_event_delay_seconds",
+            "Time from an event to its arrival, of the last one that each post stored.",
+            buckets=DELAY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.last_event_age = Histogram(
+            "sojourn_last_event_age_seconds",
+            "Age of the newest event that a recommendation knew; of sampled requests.",
+            buckets=AGE_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.drift_inputs = self._counter(
+            "drift_inputs", "Sampled requests by the bin that an input of theirs is in.",
+            "input", "bin",
+        )  # fmt: skip
+        self.drift_scores = self._counter(
+            "drift_scores", "Sampled lists of a model by the bin that a score of theirs is in.",
+            "score", "model", "bin",
+        )  # fmt: skip
+
+    def _measure_memory(self) -> None:
+        self.private_memory = Gauge(
+            "sojourn_private_memory_bytes",
+            "Memory that is this program's own: neither a file's nor shared. Of all workers.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self.memory_limit = Gauge(
+            "sojourn_memory_limit_bytes",
+            "What the container may have, or the machine has, for all workers.",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+
     def queue(self, name: str) -> QueueMetrics:
         """Return the figures of the queue of this name."""
         return QueueMetrics(
@@ -178,12 +226,16 @@ class Metrics:
             self._dropped.labels(name),
         )
 
-    def set_bundle(self, version: str, name: str) -> None:
-        """State which bundle is served; the one before goes to 0, as files cannot forget it."""
+    def set_bundle(self, version: str, name: str, created_s: float = 0.0) -> None:
+        """State which bundle is served and when it was made, seconds since 1970.
+
+        The one before goes to 0, as files cannot forget it.
+        """
         if self._bundle is not None:
             self.bundle_info.labels(*self._bundle).set(0)
         self._bundle = (version, name)
         self.bundle_info.labels(version, name).set(1)
+        self.bundle_created.set(created_s)
 
     def render(self) -> tuple[bytes, str]:
         """Return the text of a scrape, over all workers, and its content type."""

@@ -61,13 +61,13 @@ class RequestMiddleware:
             await self._app(scope, receive, answer.send)
         except Exception:
             self._metrics.unhandled_errors.inc()
-            self._log.exception("unhandled error", route=_route(scope))
+            self._log.exception("unhandled error", route=route_of(scope))
             if answer.has_started:
                 raise
             await internal_problem()(scope, receive, answer.send)
 
     def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
-        route = _route(scope)
+        route = route_of(scope)
         method = scope["method"] if scope["method"] in METHODS else "other"
         labels = (route, method, str(status))
         timer = self._timers.get(labels)
@@ -139,7 +139,7 @@ def _request_id(scope: Scope) -> str:
     return random_id()
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
     """Return the template of the matched route, never the path: ids in it would be labels."""
     route = scope.get("route")
     # The guard refuses before a route is chosen; then the entry of its table names it.

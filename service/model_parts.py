@@ -22,6 +22,7 @@ from service.model_loader import ModelLoader
 from service.models import Announcements, ModelRegistry
 from service.periodic import repeating
 from service.presence import Presence, Reports
+from service.process_memory import limit_bytes, private_bytes
 from service.serving_model import ModelSlot, ServingModel, open_model
 from service.starting import first_bundle
 from service.store.announcements import Announced, ModelAnnouncements
@@ -34,6 +35,8 @@ Clock = Callable[[], int]
 WATCH_S = 1.0
 # What is kept in memory of a user is gone at most so long after its time.
 EXPIRE_S = 10.0
+# How often this process looks how much memory it has.
+MEMORY_S = 5.0
 # Between two calls of the text encoder, for requests that wait for the core.
 READ_PAUSE_S = 0.005
 
@@ -160,6 +163,12 @@ async def _begin(
     async def expire() -> None:
         parts.slot.current.readings.expire()
 
+    async def note_memory() -> None:
+        private, limit = private_bytes(), limit_bytes()
+        if private is not None and limit is not None:
+            metrics.private_memory.set(private)
+            metrics.memory_limit.set(limit)
+
     with suppress(StoreUnavailable):
         # Before the first answer: what callers took away must not be shown after a restart.
         await parts.catalogue.follow()
@@ -170,6 +179,7 @@ async def _begin(
         ("follow models", parts.registry.follow, poll_s),
         ("report model", parts.presence.report, poll_s),
         ("forget readings", expire, EXPIRE_S),
+        ("note memory", note_memory, MEMORY_S),
         ("read texts", parts.catalogue.read_texts, READ_PAUSE_S),
     ]
     if settings.watch_bundles:

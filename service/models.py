@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from service.bundle_folder import BundleFolder, ListedBundle
@@ -284,7 +285,8 @@ class ModelRegistry:
 
     def _state_served(self) -> None:
         manifest = self._slot.current.bundle.manifest
-        self._metrics.set_bundle(manifest.bundle_version, manifest.name)
+        made_s = _seconds(manifest.created_at)
+        self._metrics.set_bundle(manifest.bundle_version, manifest.name, made_s)
 
     def _note(self, where: str, problem: str) -> None:
         """Keep, count and log a problem, each once; "" ends it."""
@@ -296,6 +298,14 @@ class ModelRegistry:
         else:
             self._problems.pop(where)
         self._metrics.model_behind.set(bool(self._problems))
+
+
+def _seconds(moment: str) -> float:
+    """Return a time as seconds since 1970; 0, as of no time at all, if a bundle says nonsense."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _known(bundle: ListedBundle, active: str, previous: str, refused: str) -> KnownModel:

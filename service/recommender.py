@@ -157,6 +157,7 @@ class Recommender:
         if case.choice.all_seen:
             degraded.append(DEGRADED_ALL_SEEN)
         listed = await self._list(case, query, degraded)
+        self._answers.observe(case.reading, case.asked, model, listed)
         return await self._answers.answer(
             listed, case.choice, model, query, degraded, deadline=deadline
         )

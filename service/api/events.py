@@ -33,7 +33,11 @@ async def post_events(body: Annotated[PostedEvents, Body()], services: ServicesD
     """Store events; after the answer every read sees them. A retry is safe: it is a duplicate."""
     events = body.read(services.latest_event_ms())
     results = await store_events(services.history, events)
-    services.exposures.attribute(newly_stored(events, results))
+    stored = newly_stored(events, results)
+    if stored:
+        delay_ms = max(0, services.clock() - stored[-1].timestamp_ms)
+        services.metrics.event_delay.observe(delay_ms / 1000)
+    services.exposures.attribute(stored)
     return answer(results, services.metrics)
 
 

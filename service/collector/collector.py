@@ -101,7 +101,7 @@ class Collector:
         pages = await self._streams.read(wanted, READ_LIMIT)
         for number, page in pages.items():
             self._partitions[number].take(page)
-        self._metrics.lag.set(sum(one.lag for one in self._partitions.values()))
+        self._note_lag()
         self._write_due()
         return all(page.is_last for page in pages.values()) and len(wanted) == len(self._partitions)
 
@@ -110,7 +110,15 @@ class Collector:
         for one in self._partitions.values():
             one.process(self._options.max_rows, self._now_s())
             one.flush()
-        self._metrics.lag.set(0)
+        self._note_lag()
+
+    def _note_lag(self) -> None:
+        """Say how much is in no file yet, and for how long it has been so."""
+        partitions = self._partitions.values()
+        self._metrics.lag.set(sum(one.lag for one in partitions))
+        waiting_since = [one.oldest_ms for one in partitions if one.oldest_ms is not None]
+        now_ms = self._now_s() * 1000
+        self._metrics.lag_seconds.set(max(0, now_ms - min(waiting_since, default=now_ms)) / 1000)
 
     def _write_due(self) -> None:
         options, now_s = self._options, self._now_s()

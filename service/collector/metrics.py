@@ -26,6 +26,11 @@ class CollectorMetrics:
             "Entries of all streams that are in no file yet.",
             registry=self.registry,
         )
+        self.lag_seconds = Gauge(
+            "sojourn_collector_lag_seconds",
+            "Age of the oldest entry that is in no file yet, 0 if there is none.",
+            registry=self.registry,
+        )
         self._begin()
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:

@@ -91,6 +91,16 @@ class Partition:
         """The number of entries that were read and are in no file yet."""
         return len(self._inbox) + self._batch.num_entries
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest entry that is in no file arrived, ms since 1970; None if all are."""
+        if not self._batch.is_empty:
+            return self._batch.first.ms
+        if self._inbox:
+            return self._inbox[0][0].id.ms
+        # What is unread came after what was read.
+        return self.read_id.ms if self._num_unread else None
+
     def take(self, page: StreamPage) -> None:
         """Put a page's entries into the queue, and say so if some were trimmed before it."""
         self._check_for_gap(page)

@@ -226,3 +226,19 @@ async def test_the_lag_counts_what_is_in_no_file(streams: FakeStreams, start: St
     (running.out / "events").unlink()
     await running.drain()
     assert running.count("lag_entries") == 0
+
+
+async def test_the_lag_is_as_old_as_what_waits_the_longest(
+    streams: FakeStreams, start: Start
+) -> None:
+    """A gauge of entries says nothing on how long they wait; none is 0 seconds old."""
+    running = start(streams, max_age_s=1_000.0)
+    await running.collector.step()
+    assert running.count("lag_seconds") == 0
+    add(streams, 1, at_ms=NOON_MS)
+    add(streams, 2, at_ms=NOON_MS + 30_000)
+    running.now_s += 90
+    await running.collector.step()
+    assert running.count("lag_seconds") == 90
+    await running.drain()
+    assert running.count("lag_seconds") == 0

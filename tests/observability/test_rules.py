@@ -1,0 +1,111 @@
+"""Every alert fires when its condition is made true, and none fires when all is well."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.observability import files
+from tests.observability.cases import CASES, HEALTHY, MINUTES, Case, Series
+from tests.programs import program
+
+pytestmark = pytest.mark.prometheus
+
+FIRING = 'ALERTS{alertstate="firing"}'
+
+
+def promtool(*words: str) -> str:
+    """Run promtool to a good end; return what it says."""
+    done = subprocess.run(
+        [program("promtool"), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_prometheus_takes_the_configuration_and_its_rules() -> None:
+    """As it would be started, with all files of rules."""
+    said = promtool("check", "config", str(files.PROMETHEUS / "prometheus.yml"))
+    assert said.count("SUCCESS") == 2 + len(files.RULES)
+
+
+def unit_test(series: Series, firing: frozenset[str]) -> dict[str, Any]:
+    """Return a test of promtool: what is scraped, and the alerts that fire in the end."""
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(firing)]
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": how} for name, how in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"count by (alertname) ({FIRING}) > bool 0",
+                "eval_time": f"{MINUTES}m",
+                "exp_samples": samples,
+            }
+        ],
+    }
+
+
+def run(folder: Path, *tests: dict[str, Any]) -> None:
+    """Run tests of promtool against the rules."""
+    document = {
+        "rule_files": [str(path) for path in files.RULES],
+        "evaluation_interval": "1m",
+        "tests": list(tests),
+    }
+    path = folder / "tests.yml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    promtool("test", "rules", str(path))
+
+
+def test_nothing_fires_while_all_is_well(tmp_path: Path) -> None:
+    """Noise is what teaches people not to look."""
+    run(tmp_path, unit_test(HEALTHY, frozenset()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
+def test_an_alert_fires_when_its_condition_is_true(case: Case, tmp_path: Path) -> None:
+    """It, and no other: with the healthy case beside it, this is the whole of its meaning."""
+    run(tmp_path, unit_test(case.series, frozenset({case.alert}) | case.also))
+
+
+def test_every_alert_has_a_case() -> None:
+    """A rule that nobody has seen firing is a guess."""
+    assert {case.alert for case in CASES} == {rule["alert"] for rule in files.alerts()}
+
+
+def test_the_hour_is_compared_as_a_share_of_days(tmp_path: Path) -> None:
+    """All requests of an hour are of one hour of the day; three equal days are no drift."""
+    minutes_of_day = 24 * 60
+    series = {
+        f'sojourn_drift_inputs_total{{input="hour",bin="{hour}"}}': " ".join(
+            _day(hour, day, 60) for day in range(3)
+        )
+        for hour in range(24)
+    }
+    test = {
+        "interval": "10m",
+        "input_series": [{"series": name, "values": how} for name, how in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'sojourn:drift_inputs:psi{input="hour"} < bool 0.1',
+                "eval_time": f"{3 * minutes_of_day - 60}m",
+                "exp_samples": [{"labels": '{input="hour"}', "value": 1}],
+            }
+        ],
+    }
+    recording = (files.PROMETHEUS / "rules" / "recording.yml").read_text("utf-8")
+    coarse = tmp_path / "recording.yml"
+    coarse.write_text(recording.replace("interval: 1m", "interval: 10m"), "utf-8")
+    document = {"rule_files": [str(coarse)], "evaluation_interval": "10m", "tests": [test]}
+    path = tmp_path / "tests.yml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    promtool("test", "rules", str(path))
+
+
+def _day(hour: int, day: int, per_hour: int) -> str:
+    """Return one day of a counter, a value every ten minutes, that grows in its hour only."""
+    start, step = day * per_hour, per_hour // 6
+    values = [start + step * min(6, max(0, at - 6 * hour)) for at in range(144)]
+    return " ".join(map(str, values))
