@@ -5,8 +5,14 @@ import shutil
 
 import pytest
 
-# Debian's packages that bring them.
-PACKAGES = {"chromium": "chromium", "prometheus": "prometheus", "promtool": "prometheus"}
+# The packages that bring them, Debian's where nothing else is said.
+PACKAGES = {
+    "chromium": "chromium",
+    # Of Kubernetes' own archive: Debian's kubernetes-client is older than its kustomize may be.
+    "kubectl": "kubectl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 REQUIRED = "SOJOURN_REQUIRE_PROGRAMS"
 
 
