@@ -105,22 +105,27 @@ class EventSender:
     def close(self, grace_s: float | None = None) -> None:
         """Deliver what is left, or write it to the spool; raises NotDelivered if neither was done.
 
-        A second call does nothing, unless the first was interrupted: then it ends what that began.
-        In a child of the process that made it nothing is done either: the events are the parent's.
+        A signal that interrupts it ends the grace: what is left is spooled at once. A second call
+        does nothing. In a child of the process that made it nothing is done either: the events are
+        the parent's.
         """
         if os.getpid() != self._pid:
             return
         grace = self.options.grace_s if grace_s is None else grace_s
         with self._changed:
-            if self._closes_at is None:
-                self._closes_at = time.monotonic() + grace
-            self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._is_over, max(0.0, self._closes_at - time.monotonic())
-            )
-            if self._has_ended:
-                return
-            # A call that still hangs is left to itself; its batch is sent again, as duplicates.
+            # From the first line on: a signal in between must not leave a grace that nobody ends.
+            try:
+                if self._closes_at is None:
+                    self._closes_at = time.monotonic() + grace
+                self._changed.notify_all()
+                rest_s = max(0.0, self._closes_at - time.monotonic())
+                self._changed.wait_for(lambda: self._is_over, rest_s)
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        """Spool what is left, once, with the batch of a call that still hangs."""
+        if not self._has_ended:
             self._is_over = self._has_ended = True
             atexit.unregister(self.close)
             self._outbox.end()

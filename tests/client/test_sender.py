@@ -292,6 +292,21 @@ print("sent", flush=True)
 """
 
 
+def test_a_second_signal_ends_the_grace_and_loses_nothing(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C twice, or an init that is in a hurry, still gets a spool."""
+    ending = "print('ending', flush=True)\nsender.close(grace_s=60)"
+    command = [sys.executable, "-c", PROGRAM.format(ending=ending), str(tmp_path / "spool")]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"sent\n", b"ending\n"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    with opened(tmp_path / "spool") as left:
+        assert len(left.read().events) == 20
+
+
 @pytest.mark.parametrize(
     ("ending", "signal_number", "code"),
     [
