@@ -15,7 +15,8 @@ class Proxy:
     """Passes bytes between clients and a server at another port of this machine.
 
     `delay_s` holds up whatever the server says; a deaf one takes what clients say and passes
-    nothing on. `num_said` counts what clients sent, in pieces as they came.
+    nothing on. `num_said` counts what clients sent, in pieces as they came. Of answers the next
+    `num_to_drop` are lost with their connections, when the server has given them.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -23,6 +24,7 @@ class Proxy:
         self.delay_s = 0.0
         self.is_deaf = False
         self.num_said = 0
+        self.num_to_drop = 0
         self._upstream_port = upstream_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -98,6 +100,9 @@ class Proxy:
 
     async def _answer(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await server.read(CHUNK):
+            if self.num_to_drop > 0:
+                self.num_to_drop -= 1
+                raise ConnectionResetError
             await asyncio.sleep(self.delay_s)
             client.write(data)
         raise ConnectionResetError
