@@ -45,9 +45,9 @@ class Visit:
         return self.page
 
     def settled(self, text: str = " items for ") -> None:
-        """Wait until the status says so and nothing more is asked."""
+        """Wait until all that was asked is shown, and the status says so."""
+        self.page.locator("#main:not([aria-busy])").wait_for()
         self.page.locator("#status", has_text=text).wait_for()
-        self.page.wait_for_load_state("networkidle")
 
     def click(self, selector: str) -> None:
         """Click as a person does, and count it."""

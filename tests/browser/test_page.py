@@ -154,19 +154,26 @@ def test_axe_finds_nothing_grave(visit: Visit, scheme: str, size: tuple[int, int
 
 @pytest.mark.parametrize(
     ("name", "scheme", "size"),
-    [("page-light", "light", SIZE), ("page-dark", "dark", SIZE), ("page-phone", "light", PHONE)],
+    [
+        ("page-light", "light", (1280, 1560)),
+        ("page-dark", "dark", (1280, 1560)),
+        ("page-phone", "light", (360, 900)),
+    ],
 )
-def test_pictures_for_the_documentation(visit: Visit, name: str, scheme: str) -> None:
+def test_pictures_for_the_documentation(visit: Visit, name: str) -> None:
     """Taken where SOJOURN_SCREENSHOTS says; without it, the same way is gone and nothing kept."""
     page = visit.open()
-    page.locator("#user").fill(f"anna-{scheme}-{name}"[:9])
-    page.locator("#user-form .primary").click()
+    page.locator("#user").fill({"page-light": "mia", "page-dark": "noah"}.get(name, "lea"))
     page.locator("#type").select_option("check-in")
+    for item in ("gym-2", "restaurant-5", "café-3", "bar-1"):
+        page.locator("#item").fill(item)
+        page.locator("#event-form .primary").click()
+        visit.settled(f"After the check-in of {item.split('-')[0].title()}")
     set_range(visit, "#weekday", 4)
-    set_range(visit, "#hour", 19)
-    for at in (0, 2, 1, 3):
+    set_range(visit, "#hour", 20)
+    for at in (2, 1):
         page.locator("#list .post").nth(at).click()
-        visit.settled("After the check-in of")
+        visit.settled("After the check-in of Restaurant")
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     folder = pictures()
     taken = page.screenshot(path=folder / f"{name}.png" if folder else None)

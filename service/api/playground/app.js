@@ -15,7 +15,7 @@ const NUM_CARDS = 100;
 
 const state = {
   isLive: true, explain: false, attention: false, about: { reads_texts: false, explains: false, places: [] },
-  user: null, before: null, answer: null, selected: null, events: [], deniedHistory: false, round: 0,
+  user: null, before: null, answer: null, selected: null, events: [], deniedHistory: false, round: 0, working: 0,
   cards: new Map(), known: new Set(),
 };
 
@@ -23,6 +23,18 @@ function say(text, isError = false) {
   at("status").textContent = text;
   at("status").className = isError ? "error" : "";
 }
+
+/** Return a function that says, while it works, that what is shown is about to change. */
+const busy = (work) => async (...given) => {
+  state.working += 1;
+  at("main").setAttribute("aria-busy", "true");
+  try {
+    return await work(...given);
+  } finally {
+    state.working -= 1;
+    if (!state.working) { at("main").removeAttribute("aria-busy"); }
+  }
+};
 
 /** Ask what is served; without it, as for want of a key, the page can do nothing else. */
 async function begin() {
@@ -43,7 +55,7 @@ async function begin() {
 }
 
 /** Ask for the list and show it, with what moved; `prefix` says what went before. */
-async function refresh(prefix = "") {
+const refresh = busy(async (prefix = "") => {
   const round = state.round += 1;
   clearProblems();
   if (!state.isReady && !await begin()) { return; }
@@ -59,7 +71,7 @@ async function refresh(prefix = "") {
   } catch (error) {
     if (round === state.round) { tell(error); }
   }
-}
+});
 
 function tell(error) {
   const isOurs = showAtField(error);
@@ -136,7 +148,7 @@ function refreshMap() {
 
 const selectedItem = () => state.answer.items.find((item) => item.item_id === state.selected);
 
-async function post(itemId, recommendationId) {
+const post = busy(async (itemId, recommendationId) => {
   const event = { user_id: at("user").value, item_id: itemId, event_type: at("type").value, timestamp: withOffset(new Date()) };
   if (event.event_type === "rating" && at("value").value) { event.value = Number(at("value").value); }
   if (recommendationId) { event.recommendation_id = recommendationId; }
@@ -149,7 +161,7 @@ async function post(itemId, recommendationId) {
   } catch (error) {
     if (!showAtField(error)) { say(error instanceof TypeError || error instanceof Problem ? said(error) : error.message, true); }
   }
-}
+});
 
 async function showSimilar(itemId) {
   at("similar-item").value = itemId;
