@@ -20,7 +20,7 @@ from service.logs import get_logger
 from service.metrics import Metrics
 from service.ordering import top_k
 from service.recommendation import RecommendedItem
-from service.serving_model import ModelSlot
+from service.serving_model import ModelSlot, ServingModel
 from service.store.catalogue import DELETED, Changes, ItemChange, Said
 from service.text_backlog import Known, TextBacklog, text_of, vectors_and_unread
 from service.text_encoder import MAX_TEXTS
@@ -217,6 +217,19 @@ class LiveCatalogue:
             raise UnknownItem(f"neither the model nor the live catalogue has the item {item_id!r}")
         found = item_of(self._base, item_id, said)
         return KnownItem(found, is_trained=item_id in self._base.vocabulary)
+
+    def items(self, item_ids: Sequence[str]) -> list[KnownItem]:
+        """Return those items that are known here, in the given order."""
+        found = []
+        for item_id in item_ids:
+            with suppress(UnknownItem):
+                found.append(self.item(item_id))
+        return found
+
+    @property
+    def model(self) -> ServingModel:
+        """Return the model that is served here, with the live items."""
+        return self._slot.current
 
     async def similar(self, item_id: str, k: int) -> tuple[RecommendedItem, ...]:
         """Return the k items most like one, by the cosine of item vectors; raises UnknownItem.

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from service.api.about_schemas import AboutBody, CardsParams, CardsResponse
 from service.api.answer_schemas import SimilarResponse, similar_response
 from service.api.dependencies import Services, ServicesDep, problems
 from service.api.item_schemas import (
@@ -33,6 +34,20 @@ async def similar_items(
 ) -> Response:
     """Return the items that are most like one."""
     return similar_response(item_id, await services.catalogue.similar(item_id, k))
+
+
+@router.get("/v1/about")
+async def about(services: ServicesDep) -> AboutBody:
+    """Say what is served here, for a page that shows it."""
+    return AboutBody.of(services.catalogue.model)
+
+
+@router.get("/v1/items", responses=problems(422))
+async def list_cards(
+    params: Annotated[CardsParams, Query()], services: ServicesDep
+) -> CardsResponse:
+    """Return the titles, categories and places of several items; unknown ones are left out."""
+    return CardsResponse.of(services.catalogue.items(params.item_id))
 
 
 @router.put(ITEM, responses=problems(400, 413, 422, 503, 507))

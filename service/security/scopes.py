@@ -29,6 +29,9 @@ ROUTES: Table = {
     # Counts of a shop's business, and of who was refused.
     ("GET", "/metrics"): "admin",
     ("GET", "/v1/items/{item_id:text}/similar"): "recommend",
+    # What a list shows of its items anyway, and where they are.
+    ("GET", "/v1/about"): "recommend",
+    ("GET", "/v1/items"): "recommend",
     ("POST", "/v1/items"): "catalogue",
     ("PUT", "/v1/items/{item_id:text}"): "catalogue",
     ("GET", "/v1/items/{item_id:text}"): "catalogue",
@@ -43,6 +46,7 @@ ROUTES: Table = {
     ("GET", "/readyz"): OPEN,
     ("GET", "/healthz"): OPEN,
     ("GET", "/"): OPEN,
+    ("GET", "/playground/{name}"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("HEAD", "/openapi.json"): OPEN,
     ("GET", "/docs"): OPEN,

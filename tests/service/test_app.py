@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,53 @@ async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) 
     """It works in a closed network, and its policy forbids what it does not need."""
     answer = await client.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
     assert "://" not in answer.text
-    assert "src=" not in answer.text
+    named = set(re.findall(r'(?:src|href)="([^"#]*)"', answer.text)) - {"docs", ""}
+    assert named == {"playground/app.js", "playground/icon.svg", "playground/style.css"}
+    # What is in the text itself would need the policy to allow it.
+    assert re.findall(r"<style| style=| on\w+=|<script>", answer.text) == []
+
+
+async def test_every_module_that_the_page_imports_is_sent_as_a_script(
+    client: httpx.AsyncClient,
+) -> None:
+    """Browsers run no module of another type; and none is imported from elsewhere."""
+    found, left = {"app.js"}, ["app.js"]
+    while left:
+        answer = await client.get(f"/playground/{left.pop()}")
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        sources = set(re.findall(r'from "([^"]*)";', answer.text))
+        new = {source.removeprefix("./") for source in sources} - found
+        found |= new
+        left += new
+    assert "why.js" in found
+
+
+async def test_a_file_of_the_page_is_sent_again_only_if_it_changed(
+    client: httpx.AsyncClient,
+) -> None:
+    """A browser keeps it and asks; every other answer of the service is kept by nobody."""
+    first = await client.get("/playground/style.css")
+    assert first.headers["cache-control"] == "no-cache"
+    tag = first.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = await client.get("/playground/style.css", headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+    other = await client.get("/playground/style.css", headers={"If-None-Match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+@pytest.mark.parametrize("name", ["missing.js", "..%2Fpage.py", "page.py", "%2e%2e"])
+async def test_nothing_but_the_files_of_the_page_is_sent(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    """Names are looked up among what was read, never in a file system."""
+    assert (await client.get(f"/playground/{name}")).status_code == 404
 
 
 async def test_the_page_offers_every_event_type(client: httpx.AsyncClient) -> None:

@@ -32,6 +32,11 @@ BODIES: dict[str, Any] = {
     "/v1/items/{item_id:text}": {},
     "/v1/users/merge": {"from_user_id": "a", "into_user_id": "b"},
 }
+PARAMS = {
+    ("GET", "/v1/users"): {"user_id": "anna"},
+    ("DELETE", "/v1/users"): {"user_id": "anna"},
+    ("GET", "/v1/items"): {"item_id": "action-1"},
+}
 # What an open route answers here if it is not 200: there is one model only.
 ANSWERS = {
     ("POST", "/v1/models/rollback"): 409,
@@ -77,7 +82,8 @@ async def call(
 ) -> httpx.Response:
     """Call a route of the table, of which user ids are filled in, with a body that is right."""
     filled = path.replace("{user_id:text}", "anna").replace("{item_id:text}", "action-1")
-    params = {"user_id": "anna"} if path == "/v1/users" else None
+    filled = filled.replace("{name}", "app.js")
+    params = PARAMS.get((method, path))
     body = BODIES.get(path)
     return await client.request(method, filled, json=body, params=params, headers=headers)
 
