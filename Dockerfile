@@ -15,7 +15,8 @@ FROM base AS build
 RUN python -m venv /opt/sojourn
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN mkdir service training && touch service/__init__.py training/__init__.py
+RUN mkdir service training sojourn_client \
+ && touch service/__init__.py training/__init__.py sojourn_client/__init__.py
 
 FROM build AS build-service
 # `serve,telemetry` has what sends traces too; docs/operations.md.
