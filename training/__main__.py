@@ -53,11 +53,15 @@ def fetch_demo_command(out: Out) -> None:
 
 @app.command("train")
 def train_command(
+    *,
     data: Annotated[Path, typer.Option("--data", help="A dataset that `import` wrote.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="One of: " + ", ".join(preset_names()))] = "base",
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    wandb: Annotated[
+        str, typer.Option(help="A project of Weights & Biases; WANDB_MODE=offline sends nothing.")
+    ] = "",
 ) -> None:
     """Train a model; goes on where it was when the run has a checkpoint.
 
@@ -65,7 +69,7 @@ def train_command(
     """
     run_config = load_run_config(preset, config, set_ or [])
     inputs = read_inputs(data, run_config)
-    state = train_with_report(inputs, run_config, out)
+    state = train_with_report(inputs, run_config, out, wandb)
     typer.echo(
         f"best validation score {state.best_score:.4f} at epoch {state.best_epoch} of "
         f"{state.epoch}; {out / METRICS_FILE}"

@@ -147,8 +147,8 @@ def _user(at: int, user: Document) -> str:
         f"{len(rows)} of {user['num_layers']} layers, {len(rows[0])} of {user['num_heads']} heads"
     )
     note = (
-        "Each row is an event (the oldest first) and shows where attention looks from it: darker "
-        "is more, a whole row adds up to 1, and … is everything older. "
+        "Each row is an event (the oldest first) and shows where attention looks from it: more "
+        "colour is more, a whole row adds up to 1, and … is everything older, outside the scale. "
         f"Computed from the window before a validation case; {shown_maps}."
     )
     said = f"{shown_maps}; " + "; ".join(

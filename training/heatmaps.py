@@ -34,12 +34,13 @@ def panel_rows(
 ) -> str:
     """Return maps in rows that share the labels of their rows and of their columns.
 
-    The labels of columns are short; those of rows are cut and tell all of themselves on hover.
+    The labels of columns are short; those of rows are cut and tell all of themselves on hover. The
+    first column sums up what is not shown: it does not set the scale, and is full above it.
     """
     row_names, column_names = labels
     high = HEAD + len(row_names) * CELL + GAP
     wide = len(column_names) * CELL + GAP
-    most = max(value or 0.0 for row in rows for p in row for line in p.values for value in line)
+    most = max(value or 0.0 for row in rows for p in row for line in p.values for value in line[1:])
     marks: list[str] = []
     for at, row in enumerate(rows):
         top = at * high + HEAD
@@ -93,7 +94,9 @@ def _panel(
             if value is not None:
                 said = f"{row_names[row]} to {column_names[column]}: {shown(value)}"
                 place = (left + column * CELL, top + row * CELL)
-                marks.append(_cell(place, (CELL - 1, CELL - 1), value / (most or 1.0), said))
+                marks.append(
+                    _cell(place, (CELL - 1, CELL - 1), min(1.0, value / (most or 1.0)), said)
+                )
     return marks
 
 

@@ -88,6 +88,7 @@ def test_the_map_keeps_all_variance_of_a_plane_and_colours_by_category() -> None
 
 KINDS = {
     "time": ("time", ()),
+    "no time": ("base", ()),
     "hstu": ("hstu", ()),
     "sasrec": ("sasrec", ()),
     "bert4rec": ("bert4rec", ()),

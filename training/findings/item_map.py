@@ -24,7 +24,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class ItemNames:
-    """What people call items, by item index: a title, the id where there is none, and a category.
+    """What people call items, by item index: a title, else category and id, and a category.
 
     Row 0, padding, is "" in both; the category is the item's first, "" where none is known.
     """
@@ -37,8 +37,11 @@ def item_names(rows: Sequence[dict[str, Any]], item_ids: Sequence[str]) -> ItemN
     """Return the names of items in the order of `item_ids` from rows of the dataset's items."""
     known = {row["item_id"]: row for row in rows}
     ordered = [known.get(item_id, {}) for item_id in item_ids]
-    titles = [row.get("title") or item_id for row, item_id in zip(ordered, item_ids, strict=True)]
     firsts = [next(iter(row.get("categories") or ()), "") for row in ordered]
+    titles = [
+        row.get("title") or f"{first} {item_id}".strip()
+        for row, first, item_id in zip(ordered, firsts, item_ids, strict=True)
+    ]
     return ItemNames(("", *titles), ("", *firsts))
 
 

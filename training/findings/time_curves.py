@@ -49,7 +49,7 @@ def bias_curves(model: SequenceModel, arrays: Arrays) -> dict[str, Any]:
 
     A curve has the lower edges of its buckets, `at` (seconds, kilometres), how many pairs of the
     windows' last queries and their events fell into each, `pairs`, and `heads`, a bias each. Of
-    buckets, those between the first and the last that a pair fell into.
+    buckets, those that a pair fell into.
     """
     batch = inference_batch(arrays)
     found: dict[str, Any] = {}
@@ -71,9 +71,12 @@ def _curve(table: Tensor, buckets: Tensor, edges: Sequence[float]) -> dict[str, 
     """Return a curve of a table (buckets, heads) over the buckets that pairs fall into."""
     counts = torch.bincount(buckets, minlength=len(edges)).tolist()
     met = [bucket for bucket, count in enumerate(counts) if count]
-    chosen = slice(met[0], met[-1] + 1) if met else slice(0)
-    biases = (table.detach() * BIAS_GAIN)[chosen].T
-    return {"at": list(edges[chosen]), "pairs": counts[chosen], "heads": biases.tolist()}
+    biases = (table.detach() * BIAS_GAIN)[met].T
+    return {
+        "at": [edges[bucket] for bucket in met],
+        "pairs": [counts[bucket] for bucket in met],
+        "heads": biases.tolist(),
+    }
 
 
 def _gap_s(bucket: int) -> float:
