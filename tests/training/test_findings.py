@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from service.contract.features import Arrays, Float32s
 from tests.training import builders
 from tests.training.test_report import Reader
+from tests.training.text.checkpoints import WORDS
 from training.checkpoints import BEST_FILE, load_state
 from training.config import RunConfig, TrainingError, load_run_config
+from training.data import ITEMS_FILE, read_items
 from training.dataset import case_batches, inference_batch
 from training.findings.attention import attention_weights
 from training.findings.calibration import ProbabilityRecorder, calibration, wilson_interval
@@ -186,3 +190,40 @@ def test_attention_adds_up_to_one_and_looks_at_nothing_later(tmp_path: Path) -> 
     gap = bias_curves(model, arrays)["gap"]
     assert gap["at"][0] < 86_400 < gap["at"][-1] * 2
     assert sum(gap["pairs"]) == int((arrays["items"] > 0).sum())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["sequence", "texts", "warm"])
+def test_a_run_that_starts_from_weights_says_from_which(tmp_path: Path, kind: str) -> None:
+    """A language model as the body or over the texts, and another run's weights."""
+    dataset = builders.cyclic_dataset(tmp_path)[0]
+    if kind == "sequence":
+        config, said = _language(), "a language model's layers (model.weights)"
+    elif kind == "texts":
+        folder = builders.language_checkpoint("bert")
+        _give_titles(dataset)
+        config = builders.tiny_config(f"text.weights={folder}", "text.max_tokens=8")
+        said = "a language model's vectors of the texts (text.weights)"
+    else:
+        first = builders.tiny_config("pretrain.objective=contrastive")
+        train(read_inputs(dataset, first), first, tmp_path / "first")
+        config = builders.tiny_config(f"pretrain.init_from={tmp_path / 'first'}")
+        said = "the best weights of the run first (pretrain.init_from)"
+    run = tmp_path / "run"
+    train_with_report(read_inputs(dataset, config), config, run)
+    text = Reader((run / "report.html").read_text()).text
+    assert f"The run started from {said}" in text
+    assert "Attention of validation user 1" in text
+
+
+def _language() -> RunConfig:
+    return builders.tiny_config(
+        "model.family=lm", "model.weights=gpt2", "model.copy=false", "model.time_gaps=true"
+    )
+
+
+def _give_titles(dataset: Path) -> None:
+    items = read_items(dataset)
+    titles = pa.array([" ".join(WORDS[at : at + 2]) for at in range(len(items))])
+    place = items.schema.get_field_index("title")
+    pq.write_table(items.set_column(place, "title", titles), dataset / ITEMS_FILE)
