@@ -15,17 +15,17 @@ from service.contract.errors import ContractError
 from training.cold_start import cold_item_figures, cold_user_figures
 from training.config import Protocol, TrainingError, load_run_config, preset_names
 from training.demo_data import fetch_demo_data
-from training.distributed import join_ranks
 from training.export import export_bundle, onnx_scorer
 from training.files import write_json
 from training.import_commands import Out, importers
 from training.importers.movielens import MOVIELENS_NOTICE
 from training.importers.writing import hold_items_out
 from training.model_config import RequestTime
-from training.report import write_evaluation_report, write_run_report
+from training.report import REPORT_FILE, write_evaluation_report
 from training.runs import evaluate_run, load_run, read_inputs, run_documents
 from training.search.command import search_command
-from training.train import METRICS_FILE, train
+from training.tracking import train_with_report, write_findings
+from training.train import METRICS_FILE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,24 +53,37 @@ def fetch_demo_command(out: Out) -> None:
 
 @app.command("train")
 def train_command(
+    *,
     data: Annotated[Path, typer.Option("--data", help="A dataset that `import` wrote.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="One of: " + ", ".join(preset_names()))] = "base",
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    wandb: Annotated[
+        str, typer.Option(help="A project of Weights & Biases; WANDB_MODE=offline sends nothing.")
+    ] = "",
 ) -> None:
     """Train a model; goes on where it was when the run has a checkpoint.
 
     Example: python -m training train --data data/ml-1m --out runs/ml-1m --set loop.seed=2
     """
     run_config = load_run_config(preset, config, set_ or [])
-    state = train(read_inputs(data, run_config), run_config, out)
-    if join_ranks().writes:
-        write_run_report(out, *run_documents(out))
+    inputs = read_inputs(data, run_config)
+    state = train_with_report(inputs, run_config, out, wandb)
     typer.echo(
         f"best validation score {state.best_score:.4f} at epoch {state.best_epoch} of "
         f"{state.epoch}; {out / METRICS_FILE}"
     )
+
+
+@app.command("report")
+def report_command(run: Run) -> None:
+    """Write the report of a finished run anew.
+
+    Example: python -m training report --run runs/ml-1m
+    """
+    write_findings(run, load_run(run))
+    typer.echo(f"{run / REPORT_FILE}")
 
 
 @app.command("evaluate")

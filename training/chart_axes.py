@@ -1,7 +1,7 @@
 """Axes of charts: from values to places, with round ticks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 NUM_TICKS = 5
@@ -52,6 +52,26 @@ def log_axis(values: Iterable[float]) -> Axis:
     high = max(high, low + 1)
     ticks = tuple((float(power), f"{10.0**power:g}") for power in range(low, high + 1))
     return Axis(low, high, ticks, log=True)
+
+
+def marked_axis(values: Iterable[float], marks: Mapping[str, float]) -> Axis:
+    """Return a logarithmic axis over positive values whose ticks are the named marks among them.
+
+    >>> marked_axis([30.0, 4000.0], {"a second": 1.0, "a minute": 60.0, "an hour": 3600.0}).ticks
+    ((1.7781512503836436, 'a minute'), (3.5563025007672873, 'an hour'))
+    """
+    places = [math.log10(value) for value in values]
+    low, high = min(places), max(places)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    known = ((math.log10(value), name) for name, value in marks.items())
+    ticks = tuple((place, name) for place, name in known if low <= place <= high)
+    return Axis(low, high, ticks, log=True)
+
+
+def hour_axis() -> Axis:
+    """Return an axis of the hours of a day."""
+    return Axis(0.0, 23.0, tuple((float(hour), f"{hour}:00") for hour in range(0, 24, 3)))
 
 
 def named_axis(names: Sequence[str]) -> Axis:

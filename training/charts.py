@@ -10,13 +10,15 @@ from html import escape
 from typing import TypeAlias
 
 from training.chart_axes import Axis, count_axis, linear_axis, named_axis
+from training.figures import colour, figure, text
 from training.pages import shown
 
 Points: TypeAlias = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 12.0, 12.0, 44.0
-NUM_COLOURS = 8
 BAR_SHARE = 0.8
+# The line on which what is predicted happens.
+DIAGONAL = "as predicted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +30,34 @@ class Bar:
     high: float
 
 
-def line_chart(title: str, series: Mapping[str, Points], x_label: str) -> str:
-    """Return lines over a whole-numbered x axis, such as epochs."""
+def line_chart(
+    title: str,
+    series: Mapping[str, Points],
+    x_label: str,
+    *,
+    x: Axis | None = None,
+    note: str = "",
+) -> str:
+    """Return lines over an axis, or over a whole-numbered one, such as epochs.
+
+    `note` says in the caption how the figures were computed.
+    """
     points = [point for line in series.values() for point in line]
-    last = max((x for x, _ in points), default=1.0)
-    x, y = count_axis(last), linear_axis(value for _, value in points)
+    last = max((place for place, _ in points), default=1.0)
+    x = count_axis(last) if x is None else x
+    y = linear_axis(value for _, value in points)
     marks = [
         mark
         for place, (name, line) in enumerate(series.items())
         for mark in (_line(line, place, x, y), *_dots(name, line, place, x, y))
     ]
     said = "; ".join(_said(name, line, x_label) for name, line in series.items() if line)
-    return _figure(title, said, [*_frame(x, y, x_label), *marks], list(series))
+    return _figure(title, said, [*_frame(x, y, x_label), *marks], list(series), note)
 
 
-def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[Bar]]) -> str:
+def bar_chart(
+    title: str, groups: Sequence[str], series: Mapping[str, Sequence[Bar]], *, note: str = ""
+) -> str:
     """Return bars side by side in each group, with their intervals."""
     x = named_axis(groups)
     y = linear_axis((bar.high for bars in series.values() for bar in bars), from_zero=True)
@@ -56,7 +71,25 @@ def bar_chart(title: str, groups: Sequence[str], series: Mapping[str, Sequence[B
         f"{name}: " + ", ".join(f"{groups[at]} {shown(bar.value)}" for at, bar in enumerate(bars))
         for name, bars in series.items()
     )
-    return _figure(title, said, [*_frame(x, y, ""), *marks], list(series))
+    return _figure(title, said, [*_frame(x, y, ""), *marks], list(series), note)
+
+
+def reliability_chart(title: str, points: Sequence[tuple[float, Bar, int]], *, note: str) -> str:
+    """Return what happened, with its interval, over what was predicted, beside the diagonal.
+
+    `points` are of (predicted, observed, cases); both axes are probabilities from 0.
+    """
+    x = linear_axis((at for at, _, _ in points), from_zero=True)
+    y = linear_axis((bar.high for _, bar, _ in points), from_zero=True)
+    end = min(x.high, y.high)
+    marks = [f'<path class="diagonal" d="{_path([(0.0, 0.0), (end, end)], x, y)}"/>']
+    marks += [mark for point in points for mark in _reliability(point, x, y)]
+    said = "; ".join(
+        f"predicted {shown(at)}, observed {shown(bar.value)}, {shown(cases)} cases"
+        for at, bar, cases in points
+    )
+    frame = _frame(x, y, "predicted probability")
+    return _figure(title, said, [*frame, *marks], ["observed share", DIAGONAL], note)
 
 
 def dot_chart(
@@ -71,7 +104,7 @@ def dot_chart(
     ]
     line = [_line(steps, 0, x, y)] if steps else []
     said = "; ".join(f"{len(points)} {name}" for name, points in series.items())
-    return _figure(title, said, [*_frame(x, y, x_label), *line, *marks], list(series))
+    return _figure(title, said, [*_frame(x, y, x_label), *line, *marks], list(series), "")
 
 
 def _at(axis: Axis, value: float, start: float, end: float) -> float:
@@ -94,25 +127,21 @@ def _frame(x: Axis, y: Axis, x_label: str) -> list[str]:
     for place, label in y.ticks:
         at = _y(plain_y, place)
         marks.append(f'<path class="grid" d="M{LEFT:g} {at:.1f}H{right:g}"/>')
-        marks.append(_text(LEFT - 8, at + 4, label, "end"))
-    marks += [_text(_x(plain_x, place), base + 18, label) for place, label in x.ticks]
+        marks.append(text(LEFT - 8, at + 4, label, "end"))
+    marks += [text(_x(plain_x, place), base + 18, label) for place, label in x.ticks]
     marks.append(f'<path class="axis" d="M{LEFT:g} {base:g}H{right:g}"/>')
-    return [*marks, _text((LEFT + right) / 2, HEIGHT - 8, x_label)]
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return [*marks, text((LEFT + right) / 2, HEIGHT - 8, x_label)]
 
 
 def _line(points: Points, place: int, x: Axis, y: Axis) -> str:
     path = " ".join(f"{_x(x, at):.1f},{_y(y, value):.1f}" for at, value in points)
-    return f'<polyline class="line {_colour(place)}" points="{path}"/>'
+    return f'<polyline class="line {colour(place)}" points="{path}"/>'
 
 
 def _dots(
     name: str, points: Points, place: int, x: Axis, y: Axis, *, hollow: bool = False
 ) -> list[str]:
-    kind = f"dot {_colour(place)}{' open' if hollow else ''}"
+    kind = f"dot {colour(place)}{' open' if hollow else ''}"
     return [
         f'<circle class="{kind}" cx="{_x(x, at):.1f}" cy="{_y(y, value):.1f}" r="3">'
         f"<title>{escape(name)}: {escape(shown(value))}</title></circle>"
@@ -129,15 +158,11 @@ def _bar(name: str, bar: Bar, at: tuple[int, int, int], x: Axis, y: Axis) -> lis
     top, base, middle = _y(y, bar.value), _y(y, 0.0), (left + right) / 2
     said = f"{name}: {shown(bar.value)}, {shown((bar.low, bar.high))}"
     return [
-        f'<rect class="bar {_colour(place)}" x="{left:.1f}" y="{top:.1f}" '
+        f'<rect class="bar {colour(place)}" x="{left:.1f}" y="{top:.1f}" '
         f'width="{right - left:.1f}" height="{base - top:.1f}">'
         f"<title>{escape(said)}</title></rect>",
         f'<path class="error" d="M{middle:.1f} {_y(y, bar.low):.1f}V{_y(y, bar.high):.1f}"/>',
     ]
-
-
-def _colour(place: int) -> str:
-    return f"s{place % NUM_COLOURS}"
 
 
 def _said(name: str, line: Points, x_label: str) -> str:
@@ -148,14 +173,20 @@ def _said(name: str, line: Points, x_label: str) -> str:
     )
 
 
-def _figure(title: str, said: str, marks: Sequence[str], names: Sequence[str]) -> str:
-    keys = "".join(
-        f'<li><span class="key {_colour(place)}"></span>{escape(name)}</li>'
-        for place, name in enumerate(names)
-    )
-    label = escape(f"{title}. {said}.")
-    return (
-        f'<figure><figcaption>{escape(title)}</figcaption>\n<svg role="img" aria-label="{label}" '
-        f'viewBox="0 0 {WIDTH:g} {HEIGHT:g}">\n{chr(10).join(marks)}\n</svg>\n'
-        f'<ul class="legend">{keys}</ul></figure>'
-    )
+def _reliability(point: tuple[float, Bar, int], x: Axis, y: Axis) -> list[str]:
+    at, bar, cases = point
+    said = f"predicted {shown(at)}, observed {shown(bar.value)}, {shown(cases)} cases"
+    place = f"{_x(x, at):.1f}"
+    return [
+        f'<path class="error" d="M{place} {_y(y, bar.low):.1f}V{_y(y, bar.high):.1f}"/>',
+        f'<circle class="dot s0" cx="{place}" cy="{_y(y, bar.value):.1f}" r="4">'
+        f"<title>{escape(said)}</title></circle>",
+    ]
+
+
+def _path(points: Points, x: Axis, y: Axis) -> str:
+    return "M" + "L".join(f"{_x(x, at):.1f} {_y(y, value):.1f}" for at, value in points)
+
+
+def _figure(title: str, said: str, marks: Sequence[str], names: Sequence[str], note: str) -> str:
+    return figure(title, said, marks, names, size=(WIDTH, HEIGHT), note=note)

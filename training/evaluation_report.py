@@ -28,11 +28,11 @@ def evaluation_sections(evaluation: Document) -> list[str]:
             folded("Seen items removed, and kept", *_both_rules(evaluation)),
         ),
         section("The model against the baselines", _significance(evaluation)),
-        section("By activity", *_groups(evaluation["by_activity"], "events before the case")),
+        section("By activity", *group_parts(evaluation["by_activity"], "events before the case")),
         section(
             "By hour",
-            paragraph(ZONES[evaluation["hour_zone"]]),
-            *_groups(evaluation["by_hour"], "hour of the case"),
+            paragraph(hour_note(evaluation["hour_zone"])),
+            *group_parts(evaluation["by_hour"], "hour of the case"),
         ),
     ]
 
@@ -84,7 +84,12 @@ def _whole(evaluation: Document) -> dict[str, Bar]:
     }
 
 
-def _groups(groups: Document, what: str) -> list[str]:
+def hour_note(zone: str) -> str:
+    """Return whose clocks the hours are of."""
+    return ZONES[zone]
+
+
+def group_parts(groups: Document, what: str, note: str = "") -> list[str]:
     """Return a chart and a table of figures by group; nothing where there is no group."""
     if not groups:
         return []
@@ -96,7 +101,7 @@ def _groups(groups: Document, what: str) -> list[str]:
         for label, group in zip(labels, groups.values(), strict=True)
     ]
     return [
-        bar_chart(f"{DRAWN} by {what}", labels, bars),
+        bar_chart(f"{DRAWN} by {what}", labels, bars, note=note),
         folded("The model's figures", table([what, "cases", *ACCURACY], rows, "By group")),
     ]
 

@@ -50,7 +50,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) ->
         for row in rows
     ]
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>\n<thead><tr>'
+        # A wide table scrolls on its own, which a keyboard has to reach.
+        f'<div class="wide" role="group" tabindex="0" aria-label="{escape(caption)}">'
+        f"<table><caption>{escape(caption)}</caption>\n<thead><tr>"
         f"{''.join(heads)}</tr></thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody></table></div>"
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from training.charts import line_chart
 from training.evaluation_report import DRAWN, Document, evaluation_sections
 from training.files import write_text
+from training.findings_report import findings_sections
 from training.pages import facts, folded, page, paragraph, section, shown, table
 
 REPORT_FILE = "report.html"
@@ -20,10 +21,17 @@ CURVES = (
 )
 
 
-def write_run_report(run: Path, config: Document, metrics: Document) -> None:
-    """Write `report.html` into a finished run, from what its config.json and metrics.json say."""
+def write_run_report(
+    run: Path, config: Document, metrics: Document, findings: Document | None = None
+) -> None:
+    """Write `report.html` into a finished run, from what its config.json and metrics.json say.
+
+    `findings` are what `training.findings` found out about its model, if it was looked at.
+    """
     title = f"{_dataset(config)}: {_best(metrics)}"
-    write_text(run / REPORT_FILE, page(title, run_sections(config, metrics)))
+    training, *rest = run_sections(config, metrics)
+    found = [] if findings is None else findings_sections(findings)
+    write_text(run / REPORT_FILE, page(title, [training, *found, *rest]))
 
 
 def write_evaluation_report(
@@ -50,10 +58,24 @@ def run_sections(config: Document, metrics: Document) -> list[str]:
             paragraph(f"The {_best(metrics)} of {len(history)}."),
             line_chart("Training loss by epoch", _curves(history, ["loss"]), "epoch"),
             *drawn,
+            folded("Every cutoff by epoch", *_cutoffs(history)),
             folded("Every epoch", _epochs(history)),
         ),
         section("Origin", _origin(config, metrics)),
         section("Settings", '<div class="columns">', *_settings(config), "</div>"),
+    ]
+
+
+def _cutoffs(history: Sequence[Document]) -> list[str]:
+    """Return a chart of each ranking metric at all of its cutoffs."""
+    kinds = ("hr@", "ndcg@", "mrr@")
+    named = [[name for name in history[0] if name.startswith(kind)] for kind in kinds]
+    return [
+        line_chart(
+            f"Validation {names[0].split('@')[0]} by epoch", _curves(history, names), "epoch"
+        )
+        for names in named
+        if names
     ]
 
 

@@ -75,7 +75,12 @@ def load_run(run: Path) -> LoadedRun:
         raise TrainingError(f"{run}: no run ({CONFIG_FILE} cannot be read): {exc}") from exc
     dataset = Path(document.pop("dataset", ""))
     config = config_from_dict(RunConfig, document)
-    inputs = read_inputs(dataset, config)
+    return best_of(run, read_inputs(dataset, config), config)
+
+
+def best_of(run: Path, inputs: TrainInputs, config: RunConfig) -> LoadedRun:
+    """Read the best model of a run whose data and settings are at hand; errors as `load_run`."""
+    dataset = inputs.dataset_path
     best = load_state(run / BEST_FILE)
     if best.data_sha256 != inputs.info.data_sha256:
         raise TrainingError(f"{dataset}: has changed since {run} was trained on it")
@@ -120,7 +125,7 @@ def evaluate_run(
     scorer = TorchScorer(loaded.model) if make_scorer is None else make_scorer(loaded)
     ranking = _rank(loaded, split, request_time, scorer)
     figures = _figures(loaded, split, request_time, ranking)
-    details = _details(loaded, ranking, figures["seen_items"])
+    details = ranking_details(loaded, ranking, figures["seen_items"])
     return figures | details | _task_figures(loaded, split, request_time)
 
 
@@ -181,7 +186,7 @@ def _figures(
     }
 
 
-def _details(loaded: LoadedRun, ranking: Ranking, rule: SeenItems) -> dict[str, Any]:
+def ranking_details(loaded: LoadedRun, ranking: Ranking, rule: SeenItems) -> dict[str, Any]:
     """Return what the headline figures are worth, and what they are by activity and hour."""
     events, rows, ranks = loaded.inputs.events, ranking.rows, ranking.ranks(rule)
     users = events.users[rows]

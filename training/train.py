@@ -67,12 +67,17 @@ class TrainInputs:
 
 
 def train(
-    inputs: TrainInputs, config: RunConfig, run: Path, on_epoch: OnEpoch | None = None
+    inputs: TrainInputs,
+    config: RunConfig,
+    run: Path,
+    on_epoch: OnEpoch | None = None,
+    on_start: Callable[[SequenceModel], None] | None = None,
 ) -> TrainState:
     """Train until the validation score stops rising; resume when `run` has a checkpoint.
 
     Writes config.json, metrics.json, last.pt, best.pt and TensorBoard events into `run`.
-    `on_epoch` gets each epoch's row after it is saved, and may raise to end the run. Raises
+    `on_epoch` gets each epoch's row after it is saved, and may raise to end the run; `on_start`, in
+    the process that writes, the model before the first epoch, which it must leave as it is. Raises
     TrainingError when `run` belongs to other settings or data, or the loss is not finite.
     """
     check_times(inputs.info, config)
@@ -81,6 +86,8 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     trainer = _Trainer(inputs, config, run, ranks)
     trainer.restore()
+    if on_start is not None and ranks.writes and trainer.state.epoch == 0:
+        on_start(trainer.starting_model)
     trainer.fit(on_epoch or (lambda row: None))
     return trainer.state
 
@@ -205,6 +212,11 @@ class _Trainer:
         self._learner = make_learner(inputs, config, self.ranks)
         self._validator = Validator(inputs.events, inputs.split, inputs.info, config)
         self.state = self._snapshot(0, [], -np.inf, 0)
+
+    @property
+    def starting_model(self) -> SequenceModel:
+        """Return the model that is validated, before it has learned."""
+        return self._learner.validated
 
     def restore(self) -> None:
         path = self.run / LAST_FILE
