@@ -53,11 +53,15 @@ def fetch_demo_command(out: Out) -> None:
 
 @app.command("train")
 def train_command(
+    *,
     data: Annotated[Path, typer.Option("--data", help="A dataset that `import` wrote.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="One of: " + ", ".join(preset_names()))] = "base",
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Export the run as a bundle into this folder at its end.")
+    ] = None,
 ) -> None:
     """Train a model; goes on where it was when the run has a checkpoint.
 
@@ -71,6 +75,8 @@ def train_command(
         f"best validation score {state.best_score:.4f} at epoch {state.best_epoch} of "
         f"{state.epoch}; {out / METRICS_FILE}"
     )
+    if export is not None and join_ranks().writes:
+        export_command(out, export)
 
 
 @app.command("evaluate")

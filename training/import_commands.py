@@ -26,6 +26,26 @@ Core = Annotated[int, typer.Option(help="Drop below this many events, until none
 Column = Annotated[str | None, typer.Option(help="The column's name, if the log has it.")]
 
 
+TypeMap = Annotated[list[str] | None, typer.Option(help="WORD=TYPE: what a word of the log means.")]
+Zone = Annotated[str | None, typer.Option(help="Of times without an offset, as Europe/Berlin.")]
+Order = Annotated[
+    Literal["day-first", "month-first"] | None, typer.Option(help="Of dates as 03/04/2026.")
+]
+Decimal = Annotated[
+    Literal[".", ","] | None, typer.Option(help="What is before a number's fraction.")
+]
+Delimiter = Annotated[str | None, typer.Option(help="The separator in csv files; `tab` is one.")]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of csv files, as cp1252; UTF-8 and UTF-16 are found out.")
+]
+TimeColumn = Annotated[
+    str | None, typer.Option(help="When: a date and time, or seconds, ms, µs since 1970.")
+]
+UserColumn = Annotated[str | None, typer.Option(help="Who acted.")]
+ItemColumn = Annotated[str | None, typer.Option(help="On which item.")]
+Items = Annotated[Path | None, typer.Option(help="A file of items: item_id, title, …")]
+
+
 @importers.command("movielens")
 def import_movielens_command(
     path: Path, out: Out, min_user_events: Core = 0, min_item_events: Core = 0
@@ -84,11 +104,9 @@ def import_events_command(
     path: Path,
     *,
     out: Out,
-    user_id_column: Annotated[str | None, typer.Option(help="Who acted.")] = None,
-    item_id_column: Annotated[str | None, typer.Option(help="On which item.")] = None,
-    time_column: Annotated[
-        str | None, typer.Option(help="When: a date and time, or seconds, ms, µs since 1970.")
-    ] = None,
+    user_id_column: UserColumn = None,
+    item_id_column: ItemColumn = None,
+    time_column: TimeColumn = None,
     event_type_column: Column = None,
     event_id_column: Column = None,
     tz_offset_min_column: Column = None,
@@ -97,25 +115,13 @@ def import_events_command(
     lat_column: Column = None,
     lon_column: Column = None,
     event_type: Annotated[str, typer.Option(help="The type of events without one.")] = "view",
-    event_type_map: Annotated[
-        list[str] | None, typer.Option(help="WORD=TYPE: what a word of the log means.")
-    ] = None,
-    time_zone: Annotated[
-        str | None, typer.Option(help="Of times without an offset, as Europe/Berlin.")
-    ] = None,
-    date_order: Annotated[
-        Literal["day-first", "month-first"] | None, typer.Option(help="Of dates as 03/04/2026.")
-    ] = None,
-    decimal: Annotated[
-        Literal[".", ","] | None, typer.Option(help="What is before a number's fraction.")
-    ] = None,
-    delimiter: Annotated[
-        str | None, typer.Option(help="The separator in csv files; `tab` is one.")
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="Of csv files, as cp1252; UTF-8 and UTF-16 are found out.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option(help="A file of items: item_id, title, …")] = None,
+    event_type_map: TypeMap = None,
+    time_zone: Zone = None,
+    date_order: Order = None,
+    decimal: Decimal = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    items: Items = None,
     min_user_events: Core = 0,
     min_item_events: Core = 0,
 ) -> None:
@@ -131,25 +137,12 @@ def import_events_command(
     --user-id-column customer --item-id-column sku --time-column bought_at
     """
     columns = ColumnOptions(
-        user_id=user_id_column,
-        item_id=item_id_column,
-        time=time_column,
-        event_type=event_type_column,
-        event_id=event_id_column,
-        tz_offset_min=tz_offset_min_column,
-        value=value_column,
-        duration_s=duration_s_column,
-        lat=lat_column,
-        lon=lon_column,
-        event_type_default=event_type,
-        event_type_map=_pairs(event_type_map or ()),
-        delimiter=delimiter,
-        encoding=encoding,
-        decimal=decimal,
-        time_zone=time_zone,
-        date_order=date_order,
-        items_file=items,
-    )
+        user_id_column, item_id_column, time_column, event_type_column, event_id_column,
+        tz_offset_min_column, value_column, duration_s_column, lat_column, lon_column,
+        event_type_default=event_type, event_type_map=_pairs(event_type_map or ()),
+        delimiter=delimiter, encoding=encoding, decimal=decimal,
+        time_zone=time_zone, date_order=date_order, items_file=items,
+    )  # fmt: skip
     _import(import_events(path, columns), path, out, min_user_events, min_item_events)
 
 
