@@ -11,7 +11,7 @@ SOURCES := service training sojourn_client tests benchmarks deploy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick bench-serve profile compose format constraints audit sbom chaos fuzz \
+.PHONY: help setup demo test lint check bench bench-quick bench-serve profile compose format constraints docs audit sbom chaos fuzz \
   proofs clean
 
 help:  ## show the targets
@@ -64,6 +64,9 @@ compose:  ## build and start Redis and the service; needs Docker and a bundle in
 format: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+docs: $(READY)  ## build the documentation into build/site, strictly
+	$(BIN)/mkdocs build --strict --quiet
 
 constraints: $(READY)  ## write constraints.txt from what is installed
 	@{ sed -n '/^#/p' constraints.txt; \

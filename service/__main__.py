@@ -43,6 +43,14 @@ SECRET_SETTINGS = frozenset(
     {"redis_url", "redis_password", "redis_sentinel_password", "log_user_key"}
 )
 
+Past = Annotated[
+    Path | None,
+    typer.Option(help="A dataset whose users' newest events are stored before serving."),
+]
+KeysFile = Annotated[
+    Path | None, typer.Option(help="API keys to ask for; `keys create` makes the file.")
+]
+
 cli = typer.Typer(
     help="Sojourn's recommendation service.",
     no_args_is_help=True,
@@ -82,9 +90,8 @@ def run(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the embedded Valkey keeps histories.")
     ] = None,
-    keys_file: Annotated[
-        Path | None, typer.Option(help="API keys to ask for; `keys create` makes the file.")
-    ] = None,
+    history: Past = None,
+    keys_file: KeysFile = None,
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Serve others than this machine without keys.")
     ] = False,
@@ -111,7 +118,7 @@ def run(
     _check_who_may_call(settings)
     _check_address(settings)
     try:
-        _run(settings, embedded=embedded)
+        _run(settings, embedded=embedded, history=history)
     except ServiceError as exc:
         _fail(str(exc))
 
@@ -166,7 +173,7 @@ def main() -> None:
     cli()
 
 
-def _run(settings: Settings, *, embedded: bool) -> None:
+def _run(settings: Settings, *, embedded: bool, history: Path | None) -> None:
     check_telemetry(settings.traces_endpoint)
     if settings.keys_file is not None:
         read_key_file(settings.keys_file)
@@ -175,7 +182,13 @@ def _run(settings: Settings, *, embedded: bool) -> None:
         if redis_url is None:
             redis_url = stack.enter_context(EmbeddedValkey(settings.data_dir)).url
         stack.enter_context(_worker_environment(settings, redis_url))
-        _serve(settings.model_copy(update={"redis_url": redis_url}))
+        decided = settings.model_copy(update={"redis_url": redis_url})
+        if history is not None:
+            # Loads NumPy, which has to wait for the environment that the line above made.
+            from service.past_events import store_past_events  # noqa: PLC0415  # as above
+
+            asyncio.run(store_past_events(history, decided))
+        _serve(decided)
 
 
 def _settings(given: dict[str, object]) -> Settings:

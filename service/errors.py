@@ -82,6 +82,13 @@ class UserChanging(ServiceError):
     retry_after_s = 1
 
 
+class PastEventsRefused(ServiceError):
+    """The events to begin with cannot be read."""
+
+    status = 503
+    slug = "past-events-refused"
+
+
 class EmbeddedServerFailed(ServiceError):
     """The embedded server is missing, in use by another process, or did not start."""
 

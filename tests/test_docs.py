@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
+from service.app import create_app
 from service.collector.metrics import CollectorMetrics
 from service.config import Settings
 from service.metrics import Metrics
@@ -45,6 +46,20 @@ def test_the_table_of_scopes_names_every_route_that_asks_for_one() -> None:
         if scope is not None
     }
     assert documented == asked
+
+
+def test_the_api_page_names_every_call_of_the_openapi_document_and_no_other() -> None:
+    """The document is made from the code; the page is what people read."""
+    document = create_app(Settings()).openapi()
+    calls = {
+        f"{method.upper()} {path}"
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    page = (DOCS / "api.md").read_text("utf-8")
+    named = set(re.findall(r"\b((?:GET|POST|PUT|DELETE) /[a-z0-9/_{}.]+)", page))
+    assert calls - named == set()
+    assert {call for call in named - calls if "{" in call} == set()
 
 
 def scraped_metrics() -> set[str]:

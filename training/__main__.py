@@ -62,6 +62,9 @@ def train_command(
     wandb: Annotated[
         str, typer.Option(help="A project of Weights & Biases; WANDB_MODE=offline sends nothing.")
     ] = "",
+    export: Annotated[
+        Path | None, typer.Option(help="Export the run as a bundle into this folder at its end.")
+    ] = None,
 ) -> None:
     """Train a model; goes on where it was when the run has a checkpoint.
 
@@ -74,6 +77,8 @@ def train_command(
         f"best validation score {state.best_score:.4f} at epoch {state.best_epoch} of "
         f"{state.epoch}; {out / METRICS_FILE}"
     )
+    if export is not None and join_ranks().writes:
+        export_command(out, export)
 
 
 @app.command("report")

@@ -6,6 +6,7 @@ numbers or text.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -22,11 +23,15 @@ RAW_COLUMNS = (
     "duration_s", "lat", "lon",
 )  # fmt: skip
 ROW = "row"
-# Numbers above these are milliseconds and microseconds: as seconds they lie past the year 5000.
+# Numbers above these are milliseconds, microseconds and nanoseconds: as seconds they lie past the
+# year 5000.
 _MIN_MS = 100_000_000_000
 _MIN_US = 100_000_000_000_000
+_MIN_NS = 100_000_000_000_000_000
 _OFFSET = r"T?\d\d:\d\d.*([+-])(\d\d):?(\d\d)$"
 FUTURE_TOLERANCE_MS = 86_400_000
+_GIVEN = "given"
+_SEPARATOR = "\x1d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +39,62 @@ class CleanOptions:
     """How strictly events are taken.
 
     `min_user_events` and `min_item_events` are a k-core, applied until nothing more drops; 0 is
-    off. `now_ms` is what counts as the future, the clock's time if 0.
+    off. `now_ms` is what counts as the future, the clock's time if 0. Of each rule so many of the
+    rows that it dropped are shown.
     """
 
     min_user_events: int = 0
     min_item_events: int = 0
     now_ms: int = 0
+    num_examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """Clean events, ordered by user, time and source order, and the rows dropped by rule."""
+    """Clean events, ordered by user, time and source order, and the rows dropped by rule.
+
+    `examples` has, by rule, some dropped rows as they came: a text for each raw column.
+    """
 
     events: pa.Table
     num_rows_read: int
     dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 def clean(raw: daft.DataFrame, options: CleanOptions) -> Cleaned:
     """Type, check, deduplicate and order a raw log; see DROP_RULES for what drops a row."""
     now_ms = options.now_ms or time.time_ns() // 1_000_000
-    typed = _typed(raw).with_column("rule", _drop_rule(now_ms + FUTURE_TOLERANCE_MS)).collect()
+    given = [name for name in raw.column_names if name != ROW] if options.num_examples else []
+    typed = _typed(raw, given).with_column("rule", _drop_rule(now_ms + FUTURE_TOLERANCE_MS))
+    # Of good rows, what was given need not be kept.
+    typed = typed.with_column(
+        _GIVEN,
+        when(col("rule").is_null(), lit(None).cast(DataType.string())).otherwise(col(_GIVEN)),
+    ).collect()
     counts = typed.groupby("rule").agg(col(ROW).count().alias("rows")).to_pydict()
     by_rule = dict(zip(counts["rule"], counts["rows"], strict=True))
     dropped = {rule: by_rule[rule] for rule in DROP_RULES if by_rule.get(rule)}
-    kept = typed.where(col("rule").is_null()).exclude("rule")
+    examples = _examples(typed, dropped, given, options.num_examples)
+    kept = typed.where(col("rule").is_null()).exclude("rule", _GIVEN)
     events = _deduplicated(kept, dropped)
     events = _k_core(events, options, dropped)
     ordered = events.sort(["user_id", "timestamp_ms", ROW]).exclude(ROW).to_arrow()
     table = ordered.select(EVENT_SCHEMA.names).cast(EVENT_SCHEMA)
-    return Cleaned(table, sum(by_rule.values()), dropped)
+    return Cleaned(table, sum(by_rule.values()), dropped, examples)
+
+
+def _examples(
+    typed: daft.DataFrame, dropped: dict[str, int], given: Sequence[str], number: int
+) -> dict[str, list[dict[str, str]]]:
+    """Return the first rows that each rule dropped, as they came."""
+    if not number:
+        return {}
+    found = {}
+    for rule in dropped:
+        rows = typed.where(col("rule") == lit(rule)).sort(ROW).limit(number).to_pydict()[_GIVEN]
+        found[rule] = [dict(zip(given, row.split(_SEPARATOR), strict=True)) for row in rows]
+    return found
 
 
 DROP_RULES = (
@@ -97,8 +128,11 @@ def _drop_rule(latest_ms: int) -> Expression:
     return chain.otherwise(None)
 
 
-def _typed(raw: daft.DataFrame) -> daft.DataFrame:
-    """Return the frame with every column of EVENT_SCHEMA, `row`, `bad_place`, `bad_number`."""
+def _typed(raw: daft.DataFrame, given: Sequence[str]) -> daft.DataFrame:
+    """Return the frame with every column of EVENT_SCHEMA, `row`, `bad_place`, `bad_number`.
+
+    What the columns `given` held is joined in `_GIVEN`.
+    """
     types = {name: raw.schema()[name].dtype for name in raw.column_names}
     texts = ("user_id", "item_id", "event_id", "event_type")
     columns = [col(ROW), *[_text(name, types) for name in texts]]
@@ -110,7 +144,9 @@ def _typed(raw: daft.DataFrame) -> daft.DataFrame:
         columns.append(_number(name, types).alias(name))
     columns.append((_unreadable("lat", types) | _unreadable("lon", types)).alias("bad_place"))
     bad_number = _unreadable("value", types) | _unreadable("duration_s", types)
-    return raw.select(*columns, bad_number.alias("bad_number"))
+    texts_given = [col(name).cast(DataType.string()).fill_null("") for name in given]
+    joined = reduce(lambda a, b: a + lit(_SEPARATOR) + b, texts_given or [lit("")])
+    return raw.select(*columns, bad_number.alias("bad_number"), joined.alias(_GIVEN))
 
 
 def _text(name: str, types: dict[str, DataType]) -> Expression:
@@ -133,9 +169,10 @@ def _timestamp_ms(types: dict[str, DataType]) -> Expression:
 
 
 def _scaled_ms(number: Expression) -> Expression:
-    """Return whole ms of a number of seconds, milliseconds or microseconds since 1970."""
+    """Return whole ms of a number of seconds, ms, microseconds or nanoseconds since 1970."""
     scaled = (
-        when(number >= lit(_MIN_US), number / 1000)
+        when(number >= lit(_MIN_NS), number / 1_000_000)
+        .when(number >= lit(_MIN_US), number / 1000)
         .when(number >= lit(_MIN_MS), number)
         .otherwise(number * 1000)
     )

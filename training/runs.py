@@ -50,6 +50,11 @@ def read_inputs(dataset: Path, config: RunConfig) -> TrainInputs:
     heads' rates, and no baseline.
     """
     events, info = read_dataset(dataset)
+    if events.num_items == 1:
+        raise TrainingError(
+            f"{dataset}: all events are on one item, there is nothing to choose between; import "
+            "the log with the right --item-id-column"
+        )
     facts = item_facts(read_items(dataset), tuple(events.items))
     split = make_split(events, config.split)
     users = training_users(events.num_users, config)

@@ -52,7 +52,9 @@ def make_split(events: EventTable, config: SplitConfig) -> Split:
         if len(split.targets(name)) == 0:
             raise TrainingError(
                 f"{split.protocol} split: no {name} cases among {len(events)} events of "
-                f"{events.num_users} users"
+                f"{events.num_users} users; leave-one-out needs users with "
+                f"{MIN_EVENTS_LEAVE_ONE_OUT} events, the others events around an instant: "
+                "import more events, or check which column is the user's"
             )
     check_no_future(events, split)
     return split

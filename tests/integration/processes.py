@@ -36,10 +36,10 @@ def seconds_until(is_so: Callable[[], bool], within_s: float = 30.0) -> float:
 class LoggedProcess:
     """A process whose output is read line by line as it comes."""
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.popen = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

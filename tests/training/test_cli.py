@@ -58,7 +58,7 @@ def test_four_commands_lead_from_a_csv_to_a_bundle(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["import", "movielens", "nowhere", "--out", "x"], "error: nowhere: no such folder"),
-        (["import", "events", "nowhere.csv", "--out", "x"], "error: nowhere.csv: holds no log"),
+        (["import", "events", "nowhere.csv", "--out", "x"], "error: nowhere.csv: no such file"),
         (["train", "--data", "nowhere", "--out", "x"], "error: nowhere: no dataset"),
         (["train", "--data", "x", "--out", "y", "--preset", "best"], "error: preset 'best'"),
         (["train", "--data", "x", "--out", "y", "--set", "model.dim=big"], "error: model.dim"),

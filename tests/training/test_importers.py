@@ -122,12 +122,12 @@ def test_a_log_with_all_of_our_columns_needs_no_options(tmp_path: Path) -> None:
     assert named["value"] == 9.0
 
 
-def test_a_log_with_some_of_our_columns_has_to_be_told_about(tmp_path: Path) -> None:
-    """Somebody else's `value` may be anything."""
+def test_of_a_log_with_some_of_our_columns_those_are_taken_that_are_clear(tmp_path: Path) -> None:
+    """Somebody else's `value` may be anything; a place is a place."""
     some = {name: values for name, values in COLLECTED.items() if name != "event_id"}
     pq.write_table(pa.table(some), tmp_path / "log.parquet")
     (row,) = _import(tmp_path / "log.parquet", tmp_path / "out")
-    assert (row["event_type"], row["value"], row["lat"]) == ("view", None, None)
+    assert (row["event_type"], row["value"], row["lat"]) == ("purchase", None, 48.5)
 
 
 def test_csv_columns_are_named_by_options_and_ids_stay_text(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_an_item_that_says_what_cannot_be_read_is_named(
 def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
     """The message says which option names yours."""
     path = tmp_path / "log.csv"
-    path.write_text("customer,item_id,timestamp\na,1,1600000000\n")
-    with pytest.raises(TrainingError, match=r"no column 'user_id'.*customer.*--user-id-column"):
+    path.write_text("who,item_id,timestamp\na,1,1600000000\n")
+    with pytest.raises(TrainingError, match=r"no column 'user_id'.*--user-id-column.*who \('a'\)"):
         import_events(path, ColumnOptions())
 
 

@@ -1,6 +1,6 @@
 """What an importer hands over: a raw frame for the cleaner, items, and how times are read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,9 +14,17 @@ from training.data import ITEM_SCHEMA
 MAX_LAT, MAX_LON = 90, 180
 
 
+# Dropped rows by rule, and examples as they came, to lines for the reader.
+Complaints = Callable[[Mapping[str, int], Mapping[str, list[dict[str, str]]]], list[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class RawLog:
-    """What an importer found: a raw frame for `clean`, items, and how times are to be read."""
+    """What an importer found: a raw frame for `clean`, items, and how times are to be read.
+
+    `notes` say what was guessed, and `complaints` makes lines of the rows that were dropped: how
+    many by which rule, with examples, to what is to be done about them.
+    """
 
     kind: str
     events: daft.DataFrame
@@ -24,6 +32,8 @@ class RawLog:
     time_axis: Literal["time", "order"] = "time"
     licence_notice: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    complaints: Complaints | None = None
 
 
 def raw_frame(columns: Mapping[str, pa.ChunkedArray]) -> daft.DataFrame:

@@ -1,6 +1,5 @@
 """From a raw log to a dataset on disk: clean, describe, write aside, rename."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,20 +30,65 @@ from training.importers.raw_log import RawLog
 DATASET_ENTRIES = {EVENTS_FILE, ITEMS_FILE, DATASET_FILE, ARRAYS_DIR, TEXT_CACHE}
 # Fewer events have no training event in leave-one-out.
 MIN_USER_EVENTS = 3
+FEW_USERS = 50
 
 
 def write_dataset(log: RawLog, options: CleanOptions, out: Path, source: Path) -> DatasetInfo:
-    """Clean a log and write the dataset, aside first, so that `out` is whole or untouched."""
+    """Clean a log and write the dataset; what `write_cleaned` says besides is left out."""
+    return write_cleaned(log, options, out, source)[0]
+
+
+def write_cleaned(
+    log: RawLog, options: CleanOptions, out: Path, source: Path
+) -> tuple[DatasetInfo, list[str], list[str]]:
+    """Clean a log and write the dataset, aside first, so that `out` is whole or untouched.
+
+    Returns what was written, lines on what was dropped, and lines on what makes one doubt the log.
+    Raises TrainingError when no event is left.
+    """
     _check_replaceable(out)
     cleaned = clean(log.events, options)
+    dropped = log.dropped | cleaned.dropped
+    said = [f"dropped {rule}: {rows:,}" for rule, rows in dropped.items()]
+    if log.complaints is not None:
+        said = log.complaints(dropped, cleaned.examples)
     if cleaned.events.num_rows == 0:
         raise TrainingError(
-            f"{source}: no event is left of {cleaned.num_rows_read} rows; dropped: "
-            + json.dumps(log.dropped | cleaned.dropped)
+            f"{source}: no event is left of {cleaned.num_rows_read} rows: {'; '.join(said)}"
         )
     info = _describe(log, cleaned, out, source)
     _write(info, cleaned.events, _with_events(log.items, cleaned.events), out)
-    return info
+    return info, said, doubts(info, cleaned.events)
+
+
+def doubts(info: DatasetInfo, events: pa.Table) -> list[str]:
+    """Return what one should look at before training on a log: too little, or all of one kind."""
+    found = []
+    if info.num_users == 1:
+        user = events["user_id"][0].as_py()
+        found.append(f"all events are of one user, {user!r}: is it the right --user-id-column?")
+    if info.num_items == 1:
+        item = events["item_id"][0].as_py()
+        found.append(f"all events are on one item, {item!r}: is it the right --item-id-column?")
+    counts = events.group_by("user_id").aggregate([("item_id", "count")])["item_id_count"]
+    num_able = pc.sum(pc.greater_equal(counts, MIN_USER_EVENTS)).as_py() or 0
+    if num_able == 0:
+        found.append(
+            f"no user has {MIN_USER_EVENTS} events or more, so that nothing can be trained: one is "
+            "learned from, one validates, one tests; is it the right --user-id-column?"
+        )
+    elif num_able < FEW_USERS:
+        found.append(
+            f"only {num_able:,} users have {MIN_USER_EVENTS} events or more: a model of so few "
+            f"knows little; from {FEW_USERS} on figures begin to mean something"
+        )
+    negative = pc.sum(pc.less(events["value"], 0)).as_py() or 0
+    if negative:
+        found.append(
+            f"{negative:,} values are negative (the least is {pc.min(events['value']).as_py():g}) "
+            "and kept; if that stands for `not rated`, leave those cells empty"
+        )
+    return found
 
 
 def hold_items_out(dataset: Path, share: float, seed: int, out: Path) -> DatasetInfo:
