@@ -15,6 +15,7 @@ from service.contract.errors import ContractError
 from training.cold_start import cold_item_figures, cold_user_figures
 from training.config import Protocol, TrainingError, load_run_config, preset_names
 from training.demo_data import fetch_demo_data
+from training.distributed import join_ranks
 from training.export import export_bundle, onnx_scorer
 from training.files import write_json
 from training.import_commands import Out, importers
