@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.observability import files
-from tests.observability.cases import CASES, HEALTHY, MINUTES, Case, Series
+from tests.observability.cases import CASES, COLLECTOR, HEALTHY, MINUTES, Case, Series
 from tests.programs import program
 
 pytestmark = pytest.mark.prometheus
@@ -62,6 +62,12 @@ def run(folder: Path, *tests: dict[str, Any]) -> None:
 def test_nothing_fires_while_all_is_well(tmp_path: Path) -> None:
     """Noise is what teaches people not to look."""
     run(tmp_path, unit_test(HEALTHY, frozenset()))
+
+
+def test_a_collector_that_was_never_started_is_not_missed(tmp_path: Path) -> None:
+    """It is a profile of its own, and not everybody trains on what is served."""
+    others = {name: how for name, how in HEALTHY.items() if COLLECTOR not in name}
+    run(tmp_path, unit_test(others, frozenset()))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
