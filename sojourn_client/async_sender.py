@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ class AsyncEventSender:
     def __init__(self, client: AsyncSojourn, options: SenderOptions | None = None) -> None:
         self.options = options or SenderOptions()
         self._client = client
+        self._pid = os.getpid()
         self._outbox = Outbox(self.options)
         # Replaced at every change, so that whoever waits for one sees the next one.
         self._changed = asyncio.Event()
@@ -108,7 +110,8 @@ class AsyncEventSender:
             self._notify()
 
     def _end(self) -> None:
-        if not self._has_ended:
+        # What a child of a fork has is the parent's, which delivers and spools it.
+        if not self._has_ended and os.getpid() == self._pid:
             self._has_ended = True
             atexit.unregister(self._end)
             self._outbox.end()

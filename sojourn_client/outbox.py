@@ -28,6 +28,9 @@ logger = logging.getLogger("sojourn_client")
 
 MAX_EVENTS_PER_CALL = 1_000
 REJECTED = "rejected"
+TOO_LARGE = 413
+# A service that asks for more is asked again all the same: events have nowhere else to go.
+MAX_RETRY_AFTER_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,8 @@ class SenderOptions:
     QueueFull, at once if that is 0. Closing tries for `grace_s` to deliver what is left, then
     writes it to the spool at `spool_path`, which the next sender of that path sends first; without
     one it raises NotDelivered with the events. Failed calls are tried again for as long as the
-    sender lives, after a random wait that grows from `base_s` to `cap_s`.
+    sender lives, after a random wait that grows from `base_s` to `cap_s`, and no sooner than the
+    service's Retry-After, of at most five minutes.
 
     `on_rejected` is told of each event that the service did not take, `on_error` of each failed
     call and each damaged line of the spool; both are called from the sender's thread or task and
@@ -177,13 +181,16 @@ class Outbox:
         """Note that a batch was not answered for, and return the events that never will be.
 
         A batch that is refused for what is in it is halved until the event is found which is at
-        fault; that one is rejected. Everything else is tried again later.
+        fault; that one is rejected. One that is too large for what is between here and the service
+        is halved too, and nothing of it is rejected. Everything else is tried again later.
         """
         self._count(failures=1)
-        if isinstance(error, InvalidRequest) and error.is_problem:
-            if len(batch) > 1:
-                self._batch_limit = len(batch) // 2
-                return []
+        is_invalid = isinstance(error, InvalidRequest) and error.is_problem
+        is_too_large = isinstance(error, InvalidRequest) and error.status == TOO_LARGE
+        if (is_invalid or is_too_large) and len(batch) > 1:
+            self._batch_limit = len(batch) // 2
+            return []
+        if isinstance(error, InvalidRequest) and is_invalid:
             self._drop(1)
             self._count(rejected=1)
             problem = error.errors[0] if error.errors else FieldProblem("event", fix=error.detail)
@@ -191,7 +198,7 @@ class Outbox:
         self._num_failures += 1
         wait_s = jittered_s(self.options.base_s, self.options.cap_s, self._num_failures)
         if isinstance(error, Refused) and error.retry_after_s is not None:
-            wait_s += min(error.retry_after_s, self.options.cap_s)
+            wait_s += min(error.retry_after_s, MAX_RETRY_AFTER_S)
         self._retry_at = now_s + wait_s
         return []
 

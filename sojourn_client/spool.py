@@ -75,6 +75,8 @@ class Spool:
 
     def release(self) -> None:
         """Let the next process have it; the lock's file stays, as removing it would race."""
+        # A child of a fork has the open file too, and would keep the lock as long as it lives.
+        _unlock(self._lock)
         self._lock.close()
 
     def _keep(self, lines: list[bytes]) -> None:
@@ -115,6 +117,13 @@ def _locked(path: Path) -> IO[bytes]:
             file.close()
             raise SpoolInUse(f"another process or sender has {path}; give each its own") from exc
     return file
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform != "win32" and not file.closed:
+        import fcntl  # noqa: PLC0415  # absent on Windows
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _private(path: Path, mode: str) -> IO[bytes]:

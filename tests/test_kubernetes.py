@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from service.config import Settings
+from service.security.scopes import ROUTES
 from tests.programs import program
 
 ROOT = Path(__file__).parents[1]
@@ -292,3 +293,27 @@ def test_monitors_scrape_ports_that_exist() -> None:
     [pod] = chosen_by(by_pod["spec"]["selector"]["matchLabels"], objects)
     [port] = pod["spec"]["containers"][0]["ports"]
     assert by_pod["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+
+
+def test_monitors_name_their_jobs_as_the_alerts_do() -> None:
+    """The operator's own name for a PodMonitor's job has the namespace in it."""
+    alerts = (ROOT / "deploy" / "prometheus" / "rules" / "alerts.yml").read_text("utf-8")
+    objects = sources()
+    endpoints = [
+        *of_kind(objects, "ServiceMonitor")[0]["spec"]["endpoints"],
+        *of_kind(objects, "PodMonitor")[0]["spec"]["podMetricsEndpoints"],
+    ]
+    jobs = [
+        rule["replacement"]
+        for endpoint in endpoints
+        for rule in endpoint.get("relabelings", [])
+        if rule["targetLabel"] == "job"
+    ]
+    assert sorted(jobs) == sorted(set(re.findall(r'job="([^"]+)"', alerts)))
+
+
+def test_the_key_of_the_monitors_is_said_to_have_a_scope_that_reads_metrics() -> None:
+    """A key of a scope that does not exist cannot be made, and one of another is refused."""
+    scope = ROUTES["GET", "/metrics"]
+    for path in (ROOT / "docs" / "kubernetes.md", K8S / "components/monitoring/monitors.yaml"):
+        assert re.findall(r"key with the scope `([\w-]+)`", path.read_text("utf-8")) == [scope]

@@ -139,3 +139,20 @@ def test_a_program_that_forgot_the_block_spools_at_its_exit(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     with opened(tmp_path / "spool") as spool:
         assert len(spool.read().events) == 1
+
+
+FORKING = """
+import os
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    print(os.path.exists(sys.argv[1]))
+"""
+
+
+def test_a_child_of_a_fork_writes_nothing_at_its_exit(tmp_path: Path) -> None:
+    """The parent has the events and may still deliver them; then the child's would come again."""
+    command = [sys.executable, "-c", PROGRAM + FORKING, str(tmp_path / "spool")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"False\n"

@@ -1,5 +1,6 @@
 """The file of what could not be delivered: all of it comes back, and damage is told."""
 
+import multiprocessing
 import stat
 import tempfile
 import zlib
@@ -102,6 +103,22 @@ def test_a_spool_has_one_owner_at_a_time(tmp_path: Path) -> None:
         Spool(path)
     with opened(path) as spool:
         assert spool.read().events == []
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_of_a_fork_does_not_keep_a_spool_that_its_parent_gave_up(tmp_path: Path) -> None:
+    """It has the lock's file open too, and may live for long."""
+    path, forking = tmp_path / "spool", multiprocessing.get_context("fork")
+    may_end = forking.Event()
+    with opened(path):
+        child = forking.Process(target=may_end.wait, args=(30,))
+        child.start()
+    try:
+        with opened(path) as spool:
+            assert spool.read().events == []
+    finally:
+        may_end.set()
+        child.join(10)
 
 
 def test_a_spool_is_for_its_owners_eyes(tmp_path: Path) -> None:

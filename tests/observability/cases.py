@@ -184,6 +184,12 @@ CASES = [
     ),
     Case("SojournKeysRefused", one("sojourn_key_reloads_total", ',result="refused"', EARLY)),
     Case("SojournCollectorDown", {f"up{{{COLLECTOR}}}": constant(0)}),
+    # Its container ended, and with it its name.
+    Case(
+        "SojournCollectorDown",
+        {f"up{{{COLLECTOR}}}": "1x90"},
+        gone=(f"sojourn_collector_lag_seconds{{{COLLECTOR}}}",),
+    ),
     Case(
         "SojournCollectorLag",
         one("sojourn_collector_lag_seconds", "", constant(1_300), COLLECTOR),

@@ -72,6 +72,14 @@ def test_the_runbook_has_no_alert_that_is_gone() -> None:
     assert sections == [rule["alert"] for rule in files.alerts()]
 
 
+def test_a_setting_that_the_runbook_gives_to_compose_arrives() -> None:
+    """Of the shell's variables a container has those that the compose file names."""
+    named = set(re.findall(r"(SOJOURN_\w+)=\S+ docker compose", files.RUNBOOK.read_text("utf-8")))
+    given = files.load(files.ROOT / "docker-compose.yml")["services"]["service"]["environment"]
+    assert named
+    assert {name for name in named if f"${{{name}" not in given.get(name, "")} == set()
+
+
 def test_the_dashboard_is_whole() -> None:
     """Ids are its own, every panel has a unit and a description, none lies over another."""
     dashboard = files.load(files.DASHBOARD)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.observability import files
-from tests.observability.cases import CASES, HEALTHY, MINUTES, Case, Series
+from tests.observability.cases import CASES, COLLECTOR, HEALTHY, MINUTES, Case, Series
 from tests.programs import program
 
 pytestmark = pytest.mark.prometheus
@@ -64,6 +64,12 @@ def test_nothing_fires_while_all_is_well(tmp_path: Path) -> None:
     run(tmp_path, unit_test(HEALTHY, frozenset()))
 
 
+def test_a_collector_that_was_never_started_is_not_missed(tmp_path: Path) -> None:
+    """It is a profile of its own, and not everybody trains on what is served."""
+    others = {name: how for name, how in HEALTHY.items() if COLLECTOR not in name}
+    run(tmp_path, unit_test(others, frozenset()))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
 def test_an_alert_fires_when_its_condition_is_true(case: Case, tmp_path: Path) -> None:
     """It, and no other: with the healthy case beside it, this is the whole of its meaning."""
@@ -75,9 +81,14 @@ def test_every_alert_has_a_case() -> None:
     assert {case.alert for case in CASES} == {rule["alert"] for rule in files.alerts()}
 
 
+# What the index of the hour is, hours after the first request. An hour's worth of last week, or a
+# day and a half of it, is not to be held against a day; that they differ says nothing.
+HOURS = [(26, "> bool 0.25", ()), (47, "> bool 0.25", ()), (52, "< bool 0.25", (1,)),
+         (60, "< bool 0.25", (1,)), (71, "< bool 0.1", (1,))]  # fmt: skip
+
+
 def test_the_hour_is_compared_as_a_share_of_days(tmp_path: Path) -> None:
-    """All requests of an hour are of one hour of the day; three equal days are no drift."""
-    minutes_of_day = 24 * 60
+    """All requests of an hour are of one hour of the day; equal days are no drift."""
     series = {
         f'sojourn_drift_inputs_total{{input="hour",bin="{hour}"}}': " ".join(
             _day(hour, day, 60) for day in range(3)
@@ -89,10 +100,11 @@ def test_the_hour_is_compared_as_a_share_of_days(tmp_path: Path) -> None:
         "input_series": [{"series": name, "values": how} for name, how in series.items()],
         "promql_expr_test": [
             {
-                "expr": 'sojourn:drift_inputs:psi{input="hour"} < bool 0.1',
-                "eval_time": f"{3 * minutes_of_day - 60}m",
-                "exp_samples": [{"labels": '{input="hour"}', "value": 1}],
+                "expr": f'sojourn:drift_inputs:psi{{input="hour"}} {bound}',
+                "eval_time": f"{60 * hours}m",
+                "exp_samples": [{"labels": '{input="hour"}', "value": value} for value in values],
             }
+            for hours, bound, values in HOURS
         ],
     }
     recording = (files.PROMETHEUS / "rules" / "recording.yml").read_text("utf-8")
