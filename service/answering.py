@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.bundle_loader import LoadedBundle
 from service.choosing import Choice
@@ -16,9 +16,11 @@ from service.listing import Listed
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.readings import Reading
+from service.reasons import reason_of
 from service.recommendation import (
     DEGRADED_REDIS,
     Asking,
+    Explanation,
     PageQuery,
     RankQuery,
     Recommendation,
@@ -54,6 +56,13 @@ class ExposureNotes(Protocol):
     def note(self, exposure: Exposure) -> None:
         """Note one answer."""
         ...
+
+
+class Explained(NamedTuple):
+    """What is known of why a list is as it is, None if nothing, and when it was asked for."""
+
+    explanation: Explanation | None
+    asked: Asked
 
 
 class Answers:
@@ -93,6 +102,7 @@ class Answers:
         degraded: list[str],
         *,
         deadline: Deadline,
+        explained: Explained | None = None,
     ) -> Recommendation:
         """Return the answer of a list of known items, the unknown ones behind them."""
         length = MAX_LIST if query.paginate else query.k
@@ -112,14 +122,19 @@ class Answers:
                 created_ms=self._clock(),
             )
             next_page = await self._keep(kept, query.k, degraded, deadline)
+        shown = items[: query.k]
+        if explained is not None:
+            shown = _with_reasons(shown, listed, explained)
         answer = Recommendation(
             recommendation_id=recommendation_id,
             model_version=model.version,
-            items=items[: query.k],
+            items=shown,
             degraded=tuple(degraded),
             unknown_candidates=choice.not_in_catalogue,
             next_page=next_page,
             explores=query.arrangement.exploration is not None,
+            explained=explained is not None,
+            explanation=None if explained is None else explained.explanation,
         )
         return self._finish(answer, query, policy_of(query))
 
@@ -244,6 +259,21 @@ def _items(
         for rank, item_id in enumerate(unknown[:room], start=len(items) + 1)
     ]
     return tuple(items)
+
+
+def _with_reasons(
+    items: Sequence[RecommendedItem], listed: Sequence[Listed], explained: Explained
+) -> tuple[RecommendedItem, ...]:
+    """Return items with what is known of why; those behind the listed ones are unknown ids."""
+    explanation, asked = explained
+    explanations = {} if explanation is None else explanation.items
+    history = () if explanation is None else explanation.history
+    own = [explanations.get(one.pick.index) for one in listed]
+    own += [None] * (len(items) - len(own))
+    return tuple(
+        item._replace(explanation=one, reason=reason_of(item.source, one, history, asked))
+        for item, one in zip(items, own, strict=False)
+    )
 
 
 def _page(

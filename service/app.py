@@ -335,4 +335,5 @@ def _recommender(
         clock=clock,
         default_tz_offset_min=settings.default_tz_offset_min,
         deadline_ms=settings.request_deadline_ms,
+        explain_events=settings.explain_events,
     )

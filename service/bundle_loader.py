@@ -17,6 +17,7 @@ from service.contract.exposures import Source
 from service.contract.features import Arrays, Float32s, Int64s, RequestPoint, Window, encode_windows
 from service.contract.vocabulary import MAX_DICT_IDS, Vocabulary, vocabulary_of
 from service.errors import BundleRefused
+from service.explaining_files import ExplainingFiles, read_explaining_files
 from service.fallback import Pick, Popularity, RankedList
 from service.item_columns import ItemColumns
 from service.item_index import read_item_index
@@ -51,7 +52,7 @@ class LoadedBundle:
 
     `titles` are by item index; `type_indices` is by event type code. `withheld`
     are the items that may not be shown, whatever is asked, ascending. `text_encoder` is None of a
-    bundle that reads no texts.
+    bundle that reads no texts; `explaining` is for explanations alone.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class LoadedBundle:
     popularity: Popularity
     withheld: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     text_encoder: TextEncoder | None = None
+    explaining: ExplainingFiles = field(default_factory=ExplainingFiles)
 
     @property
     def num_trained(self) -> int:
@@ -113,6 +115,7 @@ def _load(bundle: Path, manifest: Manifest, num_threads: int) -> LoadedBundle:
         type_indices=type_index_of_code(Vocabulary(manifest.event_types)),
         popularity=_read_popularity(bundle / contract.POPULARITY_FILE, manifest),
         text_encoder=read_text_encoder(bundle, manifest, num_threads=num_threads),
+        explaining=read_explaining_files(bundle, manifest, num_threads=num_threads),
     )
 
 

@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=16, ge=1)
     # What a worker keeps of histories that it has read and encoded; 0 reads and encodes every time.
     kept_readings_mib: int = Field(default=64, ge=0, le=65_536)
+    # How many of a user's newest events are left out, each once, to explain a list.
+    explain_events: int = Field(default=50, ge=1, le=MAX_EVENTS_LIMIT)
     onnx_threads: int = Field(default=1, ge=1, le=64)
     default_tz_offset_min: int = Field(default=0, ge=-18 * 60, le=18 * 60)
     shutdown_grace_s: float = Field(default=10.0, ge=0)

@@ -9,7 +9,14 @@ import numpy as np
 from service.allowed import Allowed
 from service.contract.bundle import COPY_OUTPUT, QUERY_OUTPUT, UNTIL_OUTPUT, FeatureSpec
 from service.contract.errors import ContractError
-from service.contract.features import Arrays, Float32s, Int64s
+from service.contract.features import (
+    Arrays,
+    Float32s,
+    Int64s,
+    RequestPoint,
+    Window,
+    encode_windows,
+)
 from service.item_index import ItemIndex
 from service.item_rows import ItemRows
 from service.nearest import Bonus, Question, best_of, is_short
@@ -27,6 +34,13 @@ class Wanted(NamedTuple):
 
     allowed: Allowed
     k: int
+
+
+class AtPoint(NamedTuple):
+    """A window, and when and where something is wanted for it."""
+
+    window: Window
+    point: RequestPoint
 
 
 class Encoded(NamedTuple):
@@ -108,6 +122,17 @@ class Ranker:
             one.bonus.add_to(row)
         scores[:, 0] = 0.0
         return scores
+
+    def arrays_of(self, asked: Sequence[AtPoint]) -> Arrays:
+        """Return windows as the encoder takes them, no longer than the longest of them is."""
+        # Every position costs as much, padding too.
+        windows = [one.window for one in asked]
+        length = min(self._spec.window_len, max(1, *(len(window) for window in windows)))
+        return encode_windows(windows, [one.point for one in asked], length, self.inputs)
+
+    def encode_at(self, asked: Sequence[AtPoint]) -> list[Encoded]:
+        """Return what the encoder says of windows; see `encode`."""
+        return self.encode(self.arrays_of(asked))
 
     def encode(self, arrays: Arrays) -> list[Encoded]:
         """Return what the encoder says of each window of a batch.

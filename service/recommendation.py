@@ -19,6 +19,7 @@ NO_TYPES: tuple[str, ...] = ()
 DEGRADED_REDIS = "redis"
 DEGRADED_MODEL = "model"
 DEGRADED_TEXT = "text"
+DEGRADED_EXPLANATION = "explanation"
 DEGRADED_ALL_SEEN = "all-seen"
 
 
@@ -40,7 +41,8 @@ class RecommendationQuery(Asking):
 
     `exclude_seen` holds the event types that count as seen; () excludes nothing. `include` are
     items that get a place whatever they score; `liked` and `categories` are what a new user says to
-    like. `text` are words to match. With `paginate` the list goes on behind a cursor.
+    like. `text` are words to match. With `paginate` the list goes on behind a cursor, with
+    `explain` it says why, and with `attention` where the model looked as well.
     """
 
     k: int
@@ -54,6 +56,8 @@ class RecommendationQuery(Asking):
     text: TextQuery | None = None
     arrangement: Arrangement = PLAIN
     paginate: bool = False
+    explain: bool = False
+    attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,43 @@ class PageQuery:
     user_id: UserId | None = None
 
 
+class PastEvent(NamedTuple):
+    """An event that an explanation speaks of; the offset is in minutes, 0 where unknown."""
+
+    item_id: str
+    title: str | None
+    event_type: str
+    timestamp_ms: int
+    tz_offset_min: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemExplanation:
+    """Why the model scored an item so: shares that add up to the score, and what events brought.
+
+    `events` are by place in the explanation's history, and `because` the places of the strongest.
+    """
+
+    shares: Mapping[str, float]
+    events: tuple[float, ...]
+    because: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a list's explanations speak of: the events that were examined, oldest first.
+
+    `num_events` is how many the model read; `attention` is by layer, head, query and key among
+    those, None if it was not wanted or the bundle cannot tell; `unknown` names what it cannot tell.
+    """
+
+    history: tuple[PastEvent, ...]
+    num_events: int
+    items: Mapping[int, ItemExplanation]
+    unknown: tuple[str, ...] = ()
+    attention: list[list[list[list[float]]]] | None = None
+
+
 class RecommendedItem(NamedTuple):
     """One item of an answer; `rank` orders it, scores compare only within source "model"."""
 
@@ -97,6 +138,8 @@ class RecommendedItem(NamedTuple):
     title: str | None
     propensity: float = 1.0
     parts: Mapping[str, float] | None = None
+    explanation: ItemExplanation | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +147,7 @@ class Recommendation:
     """The answer; `degraded` names what was missing, `source` is the first item's.
 
     `next_page` says where the list goes on, None if it ends here or was not to go on; `explores`
-    that some places were drawn.
+    that some places were drawn, `explained` that reasons were wanted.
     """
 
     recommendation_id: str
@@ -114,6 +157,8 @@ class Recommendation:
     unknown_candidates: tuple[str, ...]
     next_page: tuple[str, int] | None = None
     explores: bool = False
+    explained: bool = False
+    explanation: Explanation | None = None
 
     @property
     def source(self) -> Source | None:

@@ -2,45 +2,45 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from service.allowed import Allowed, Only
-from service.answering import MAX_LIST, Answers
-from service.bundle_loader import LoadedBundle
-from service.choosing import Choice, Deeds, choose, ids_seen_by, seen_by
+from service.answering import MAX_LIST, Answers, Explained
+from service.cases import Case, as_recommendation, encoder_point, request_point, seen_of, window_of
+from service.choosing import Deeds, choose, ids_seen_by
 from service.contract.errors import ContractError, InvalidField
 from service.contract.events import UserId
-from service.contract.features import UNKNOWN_TIME_MS, Int64s, RequestPoint
+from service.contract.features import Int64s
 from service.deadline import Deadline
 from service.errors import ServiceError, StoreUnavailable
+from service.explaining import Explainer
 from service.fallback import Pick, Rung, climb, local_hour, nearby, repeats
 from service.filters import Asked
 from service.listing import Listed, list_picks, pool_size, with_included
 from service.logs import get_logger
-from service.onboarding import examples_of, likes_at, with_examples
-from service.ranker import Wanted
+from service.onboarding import examples_of, likes_at
+from service.ranker import AtPoint, Wanted
 from service.readings import Reading
 from service.recommendation import (
     DEGRADED_ALL_SEEN,
     DEGRADED_MODEL,
     DEGRADED_REDIS,
     DEGRADED_TEXT,
-    NO_TYPES,
     PageQuery,
     RankQuery,
     Recommendation,
     RecommendationQuery,
 )
 from service.reranking import Basis, rerank
-from service.serving_model import AtPoint, ModelSource, RankJob, ServingModel
+from service.serving_model import ModelSource, RankJob, ServingModel
 from service.store.exposures import Shown
 from service.store.history import PackedHistory
 from service.text_match import TextMatch, TextQuery
-from service.windows import WEIGHT_OF_CODE, build_window, merge_pasts, past_of_events
+from service.windows import WEIGHT_OF_CODE, merge_pasts, past_of_events
 
 Clock = Callable[[], int]
 MAX_ON_LOOP = 50_000
@@ -69,26 +69,6 @@ class ShowingReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """All that a ranking goes by.
-
-    `examples` are liked items that a new user's categories stand for; `k` is how long the list is
-    to be, all its pages together; `deadline` is when the answer is due.
-    """
-
-    model: ServingModel
-    user_id: UserId | None
-    reading: Reading
-    examples: Int64s
-    asked: Asked
-    point: RequestPoint
-    choice: Choice
-    k: int
-    deadline: Deadline
-    match: TextMatch | None = None
-
-
 class Recommender:
     """Answers recommendation requests from the model of the moment and users' live histories."""
 
@@ -102,6 +82,7 @@ class Recommender:
         clock: Clock,
         default_tz_offset_min: int,
         deadline_ms: int,
+        explain_events: int,
     ) -> None:
         self._models = models
         self._history = history
@@ -110,6 +91,7 @@ class Recommender:
         self._clock = clock
         self._default_tz_offset_min = default_tz_offset_min
         self._deadline_s = deadline_ms / 1000
+        self._explainer = Explainer(explain_events)
         self._log = get_logger(__name__)
 
     async def recommend(self, query: RecommendationQuery) -> Recommendation:
@@ -124,7 +106,7 @@ class Recommender:
             degraded: list[str] = []
             deadline = self._deadline()
             stored = await self._read_history(model, query.user_id, degraded, deadline)
-            case = self._case(model, _as_recommendation(query), stored, deadline)
+            case = self._case(model, as_recommendation(query), stored, deadline)
             known = case.choice.known
             picks = await self._picks(case, known, len(known), degraded)
             basis = Basis(picks, case.point, case.asked.time_ms)
@@ -158,8 +140,18 @@ class Recommender:
             degraded.append(DEGRADED_ALL_SEEN)
         listed = await self._list(case, query, degraded)
         self._answers.observe(case.reading, case.asked, model, listed)
+        explanation = None
+        if query.explain:
+            picks = [one.pick for one in listed[: query.k]]
+            explanation = await self._explainer.explain(case, picks, query, degraded)
         return await self._answers.answer(
-            listed, case.choice, model, query, degraded, deadline=deadline
+            listed,
+            case.choice,
+            model,
+            query,
+            degraded,
+            deadline=deadline,
+            explained=Explained(explanation, case.asked) if query.explain else None,
         )
 
     async def _match(
@@ -180,7 +172,7 @@ class Recommender:
         return Deadline.of_request(self._deadline_s)
 
     async def _list(
-        self, case: _Case, query: RecommendationQuery, degraded: list[str]
+        self, case: Case, query: RecommendationQuery, degraded: list[str]
     ) -> list[Listed]:
         """Return the known items of the list, as the request wants them arranged."""
         room = max(0, case.k - len(case.choice.guests))
@@ -207,7 +199,7 @@ class Recommender:
         return with_included(listed, included, room)
 
     async def _picks(
-        self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]
+        self, case: Case, allowed: Allowed, depth: int, degraded: list[str]
     ) -> list[Pick]:
         """Return the best of what is allowed: by the model, or else by the ladder."""
         ranked: list[Pick] = []
@@ -256,7 +248,7 @@ class Recommender:
         query: RecommendationQuery,
         reading: Reading,
         deadline: Deadline,
-    ) -> _Case:
+    ) -> Case:
         """Return all that the ranking goes by, in the indices of the model's bundle."""
         bundle = model.bundle
         now_ms = self._clock() if query.now_ms is None else query.now_ms
@@ -267,17 +259,17 @@ class Recommender:
             items = bundle.vocabulary.indices(past.item_ids)
             reading = model.readings.of_deeds(Deeds(past, items, stored.stored))
         asked = self._asked(query, reading, now_ms)
-        seen = _seen(bundle, query, reading)
+        seen = seen_of(bundle, query, reading)
         choice = choose(
             bundle, query, seen, lambda: ids_seen_by(bundle, query, reading.deeds), asked
         )
-        return _Case(
+        return Case(
             model=model,
             user_id=query.user_id,
             reading=reading,
             examples=examples_of(bundle, query.categories),
             asked=asked,
-            point=_request_point(model, query, asked),
+            point=request_point(model, query, asked),
             choice=choice,
             k=MAX_LIST if query.paginate else query.k,
             deadline=deadline,
@@ -292,14 +284,14 @@ class Recommender:
         return Asked(now_ms, offset)
 
     async def _rank(
-        self, case: _Case, allowed: Allowed, depth: int, degraded: list[str]
+        self, case: Case, allowed: Allowed, depth: int, degraded: list[str]
     ) -> list[Pick]:
         """Return the model's best, nothing if it has nothing to go by or fails."""
-        model, reading, point = case.model, case.reading, _encoder_point(case)
+        model, reading, point = case.model, case.reading, encoder_point(case)
         # Examples are a part of the window that no stored history has.
         is_plain = not len(case.examples)
         known = reading.encoded_at(point) if is_plain else None
-        asked = known or _window_of(case, point)
+        asked = known or window_of(case, point)
         if asked is None and case.match is not None:
             asked = case.match.alone
         if asked is None or not len(allowed):
@@ -320,7 +312,7 @@ class Recommender:
             model.readings.keep(case.user_id, reading, ranked.encoded, point)
         return ranked.picks
 
-    def _climb(self, case: _Case, allowed: Allowed, depth: int) -> list[Pick]:
+    def _climb(self, case: Case, allowed: Allowed, depth: int) -> list[Pick]:
         """Return the ladder's best: own repeats, nearby, popular now or at this hour, or ever."""
         hour = local_hour(case.point.time_ms, case.point.tz_offset_min)
         bundle, live = case.model.bundle, case.model.live
@@ -337,63 +329,6 @@ class Recommender:
         return climb(rungs, allowed, depth)
 
 
-def _seen(bundle: LoadedBundle, query: RecommendationQuery, reading: Reading) -> Int64s:
-    """Return what counts as seen; by the bundle's own rule it is found once for a reading."""
-    if query.exclude_seen is not None:
-        return seen_by(bundle, query, reading.deeds)
-    if reading.seen is None:
-        reading.seen = seen_by(bundle, query, reading.deeds)
-    return reading.seen
-
-
-def _window_of(case: _Case, point: RequestPoint) -> AtPoint | None:
-    """Return what the encoder is to be asked, None if there is nothing to ask about."""
-    bundle = case.model.bundle
-    past, items, _ = case.reading.deeds
-    past, items = with_examples(bundle, past, items, case.examples, case.asked.time_ms)
-    # The encoder knows the bundle's own items; later ones are no rows of its table.
-    if bundle.num_trained < len(bundle.vocabulary):
-        items = np.where(items <= bundle.num_trained, items, 0)
-    if not items.any():
-        return None
-    return AtPoint(build_window(past, items, bundle.type_indices), point)
-
-
-def _encoder_point(case: _Case) -> RequestPoint:
-    """Return when and where, of which an encoder may not want the time."""
-    if case.model.bundle.manifest.features.uses_request_time:
-        return case.point
-    return replace(case.point, time_ms=UNKNOWN_TIME_MS)
-
-
 def _said(error: Exception) -> str:
     """Return what an error says; a timeout says nothing."""
     return str(error) or type(error).__name__
-
-
-def _as_recommendation(query: RankQuery) -> RecommendationQuery:
-    """Return the query whose candidates are all of the caller's, seen or not."""
-    return RecommendationQuery(
-        k=len(query.candidates),
-        candidates=tuple(one.item_id for one in query.candidates),
-        exclude_seen=NO_TYPES,
-        user_id=query.user_id,
-        events=query.events,
-        now_ms=query.now_ms,
-        tz_offset_min=query.tz_offset_min,
-        lat=query.lat,
-        lon=query.lon,
-    )
-
-
-def _request_point(model: ServingModel, query: RecommendationQuery, asked: Asked) -> RequestPoint:
-    """Return when and where, as the bundle reads it."""
-    # The hours that a bundle without offsets was trained on are UTC; local ones would be other
-    # hours.
-    knows = model.bundle.manifest.features.knows_offsets
-    return RequestPoint(
-        time_ms=asked.time_ms,
-        tz_offset_min=asked.tz_offset_min if knows else 0,
-        lat=np.nan if query.lat is None else query.lat,
-        lon=np.nan if query.lon is None else query.lon,
-    )

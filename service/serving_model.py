@@ -11,22 +11,15 @@ from service.batcher import Batcher
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
 from service.contract.errors import ContractError, InvalidField
-from service.contract.features import RequestPoint, Window, encode_windows
 from service.fallback import LivePopularity, Pick
 from service.metrics import Metrics
-from service.ranker import Encoded, Ranker, Wanted
+from service.ranker import AtPoint, Encoded, Ranker, Wanted
 from service.readings import Readings
 from service.text_match import TextMatch, TextQuery
 from service.text_vectors import TextVectors
+from service.turns import Turns
 
 BYTES_PER_MIB = 1 << 20
-
-
-class AtPoint(NamedTuple):
-    """A window, and when and where something is wanted for it."""
-
-    window: Window
-    point: RequestPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +56,15 @@ class ServingModel:
     """Everything of a request that a bundle decides.
 
     Item indices mean something only within one bundle, so all that holds indices is here: taken
-    apart, a ranking of one model could be read with the vocabulary of another. `texts` is None of a
-    bundle without a text encoder.
+    apart, a ranking of one model could be read with the vocabulary of another. `turns` are for what
+    takes long, as explanations do; `texts` is None of a bundle without a text encoder.
     """
 
     bundle: LoadedBundle
     ranking: Ranking
     live: LivePopularity
     readings: Readings
+    turns: Turns
     texts: TextVectors | None = None
 
     @property
@@ -180,7 +174,7 @@ def open_model(
 ) -> tuple[ServingModel, AsyncExitStack]:
     """Return a model that ranks in batches, and what ends it."""
     resources = AsyncExitStack()
-    rankings = Rankings(bundle.manifest.features.window_len)
+    rankings = Rankings()
     resources.push_async_callback(rankings.close)
     batcher: Batcher[RankJob, Ranked | ContractError] = Batcher(
         "ranker",
@@ -195,7 +189,10 @@ def open_model(
     if bundle.text_encoder is not None:
         texts = TextVectors(bundle.text_encoder, metrics, max_pending=settings.max_pending)
         resources.push_async_callback(texts.close)
-    return ServingModel(bundle, BatchedRanking(batcher), live, readings, texts), resources
+    turns = Turns("explain", metrics, max_pending=settings.max_pending)
+    resources.push_async_callback(turns.close)
+    ranking = BatchedRanking(batcher)
+    return ServingModel(bundle, ranking, live, readings, turns, texts), resources
 
 
 class BatchedRanking:
@@ -219,16 +216,15 @@ class Rankings:
     take the interpreter from each other; a large catalogue would keep other requests waiting.
     """
 
-    def __init__(self, window_len: int) -> None:
-        self._window_len = window_len
+    def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranker")
 
     async def rank(self, jobs: list[RankJob]) -> list[Ranked | ContractError]:
         """Return each job's best k by the model, or why there are none."""
         if all(job.ranker.is_short(job.wanted) for job in jobs):
-            return rank_jobs(jobs, self._window_len)
+            return rank_jobs(jobs)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, rank_jobs, jobs, self._window_len)
+        return await loop.run_in_executor(self._executor, rank_jobs, jobs)
 
     async def close(self) -> None:
         """Let a running batch finish and end the thread."""
@@ -236,33 +232,31 @@ class Rankings:
         await asyncio.to_thread(self._executor.shutdown)
 
 
-def rank_jobs(jobs: Sequence[RankJob], window_len: int) -> list[Ranked | ContractError]:
+def rank_jobs(jobs: Sequence[RankJob]) -> list[Ranked | ContractError]:
     """Score jobs, those of one ranker in one batch, and cut each to its k."""
     places: dict[Ranker, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(job.ranker, []).append(place)
     ranked: dict[int, Ranked | ContractError] = {}
     for ranker, own in places.items():
-        results = _rank_apart(ranker, [jobs[at] for at in own], window_len)
+        results = _rank_apart(ranker, [jobs[at] for at in own])
         ranked |= zip(own, results, strict=True)
     return [ranked[place] for place in range(len(jobs))]
 
 
-def _rank_apart(
-    ranker: Ranker, jobs: Sequence[RankJob], window_len: int
-) -> list[Ranked | ContractError]:
+def _rank_apart(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked | ContractError]:
     """Rank a batch; if that fails, each job by itself, so that only the wrong ones fail."""
     try:
-        return list(_rank_batch(ranker, jobs, window_len))
+        return list(_rank_batch(ranker, jobs))
     except ContractError as exc:
         if len(jobs) == 1:
             return [exc]
-    return [result for job in jobs for result in _rank_apart(ranker, [job], window_len)]
+    return [result for job in jobs for result in _rank_apart(ranker, [job])]
 
 
-def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> list[Ranked]:
+def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob]) -> list[Ranked]:
     windows = [job.of for job in jobs if isinstance(job.of, AtPoint)]
-    new = iter(_encode(ranker, windows, window_len) if windows else ())
+    new = iter(ranker.encode_at(windows) if windows else ())
     encoded = [next(new) if isinstance(job.of, AtPoint) else job.of for job in jobs]
     sought = [
         of_window if job.match is None else job.match.blended(of_window)
@@ -279,12 +273,3 @@ def _rank_batch(ranker: Ranker, jobs: Sequence[RankJob], window_len: int) -> lis
         )
         for (indices, scores), of_window in zip(best, encoded, strict=True)
     ]
-
-
-def _encode(ranker: Ranker, asked: Sequence[AtPoint], window_len: int) -> list[Encoded]:
-    """Return what the encoder says of windows."""
-    windows = [one.window for one in asked]
-    # No longer than needed: every position costs as much, padding too.
-    length = min(window_len, max(1, *(len(window) for window in windows)))
-    points = [one.point for one in asked]
-    return ranker.encode(encode_windows(windows, points, length, ranker.inputs))

@@ -13,6 +13,7 @@ from service.readings import Readings
 from service.recommender import Recommender
 from service.serving_model import ModelSource, Ranked, Ranking, ServingModel
 from service.store.keys import new_recommendation_id
+from service.turns import Turns
 from tests.fake_stores import FakeExposures, FakeLists
 from tests.fakes import FakeClock, FakeCounters, FakeHistory
 
@@ -23,7 +24,8 @@ def model_of(bundle: LoadedBundle, ranking: Ranking, *, kept_bytes: int = 0) -> 
     """Return a model that ranks so, where nothing is popular."""
     live = LivePopularity(FakeCounters(), bundle.vocabulary, FakeClock())
     readings = Readings(bundle.vocabulary, Metrics(), kept_bytes)
-    return ServingModel(bundle, ranking, live, readings)
+    turns = Turns("explain", Metrics(), max_pending=1)
+    return ServingModel(bundle, ranking, live, readings, turns)
 
 
 def recommender_on(
@@ -51,4 +53,5 @@ def recommender_on(
         clock=clock,
         default_tz_offset_min=0,
         deadline_ms=deadline_ms,
+        explain_events=50,
     )

@@ -34,6 +34,7 @@ from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
 from training.dataset import past_window
 from training.evaluate import headline_rule
+from training.explaining import DTYPES, MIN_TABLE_BYTES, write_attention, write_row_parts
 from training.item_index import write_item_index
 from training.model.batch import serving_batch
 from training.model.sequence_model import SequenceModel
@@ -45,9 +46,6 @@ from training.scorers import OnnxScorer, TorchScorer, copies
 
 POPULAR_PER_HOUR = 200
 GOLDEN_CASES = 5
-# A table of 4,096 items with 64 numbers.
-MIN_TABLE_BYTES = 1 << 20
-DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +192,8 @@ def _over_long(window: Window, window_len: int) -> Window:
 def _write_files(loaded: LoadedRun, folder: Path) -> float:
     """Write every file but the manifest; returns the largest difference of torch and ONNX."""
     model, events = loaded.model, loaded.inputs.events
-    write_encoder(encoder_bytes(model), folder)
+    encoder = encoder_bytes(model)
+    write_encoder(encoder, folder)
     matrix = item_matrix(model)
     np.save(folder / contract.ITEM_MATRIX_FILE, matrix)
     longest = np.argsort(-np.diff(events.user_starts), kind="stable")
@@ -210,6 +209,8 @@ def _write_files(loaded: LoadedRun, folder: Path) -> float:
         )
     expected[:, 0] = 0.0
     names = encoder_inputs(model.config)
+    write_attention(model, names, encoder, golden, folder)
+    write_row_parts(model, folder)
     named = {name: golden[name] for name in names} | {contract.GOLDEN_SCORES: expected}
     np.savez(folder / contract.GOLDEN_FILE, **named)  # type: ignore[arg-type]  # arrays by name
     _write_items(loaded, folder)

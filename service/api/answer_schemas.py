@@ -9,10 +9,86 @@ from starlette.responses import Response
 
 from service.api.event_schemas import Strict
 from service.api.list_schemas import cursor_text
+from service.api.timestamps import rfc3339
 from service.contract.exposures import Source
-from service.recommendation import Recommendation, RecommendedItem
+from service.recommendation import (
+    Explanation,
+    ItemExplanation,
+    PastEvent,
+    Recommendation,
+    RecommendedItem,
+)
 
 JSON = "application/json"
+EXAMPLE_EVENT: dict[str, Any] = {
+    "item_id": "50",
+    "event_type": "view",
+    "timestamp": "2026-01-30T20:00:00.000Z",
+}
+EXAMPLE_BECAUSE: dict[str, Any] = {**EXAMPLE_EVENT, "position": 0, "contribution": 4.2}
+
+
+class PastEventBody(Strict):
+    """An event of the history that was examined."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EVENT]})
+    item_id: str
+    title: str | None = None
+    event_type: str
+    timestamp: str
+
+
+class BecauseBody(PastEventBody):
+    """One of the events that speak most for an item; `position` is its place in the history."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_BECAUSE]})
+    position: int
+    contribution: float
+
+
+class ItemExplanationBody(Strict):
+    """Why the model scored an item so; the shares add up to its score."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "shares": {"base": 0.9, "history": 6.4},
+                    "events": [4.2],
+                    "because": [EXAMPLE_BECAUSE],
+                }
+            ]
+        }
+    )
+    shares: dict[str, float] = Field(description="`base`, `history`, `time`, `place`, ...")
+    events: list[float] = Field(
+        description="Of each event of the history: the score less the score without the event"
+    )
+    because: list[BecauseBody]
+
+
+class ExplanationBody(Strict):
+    """What the items' explanations speak of; docs/explanations.md says what is true of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "method": "leave-one-out",
+                    "history": [EXAMPLE_EVENT],
+                    "num_events": 1,
+                    "unknown": [],
+                }
+            ]
+        }
+    )
+    method: str
+    history: list[PastEventBody] = Field(description="The newest events, oldest first")
+    num_events: int = Field(description="How many events the model read")
+    unknown: list[str] = Field(description="What this bundle cannot tell")
+    attention: list[list[list[list[float]]]] | None = Field(
+        None, description="By layer, head, query and key among the events that were read"
+    )
 
 
 class RecommendedItemBody(Strict):
@@ -34,6 +110,10 @@ class RecommendedItemBody(Strict):
     parts: dict[str, float] | None = Field(
         None, description="With `explain`: what each term of the blend added to the score"
     )
+    explanation: ItemExplanationBody | None = Field(
+        None, description="With `explain`: null if the item is not the model's"
+    )
+    reason: str | None = Field(None, description="With `explain`: the same in one sentence")
 
 
 class SimilarResponse(Strict):
@@ -84,9 +164,12 @@ class RecommendResponse(Strict):
     source: Source | None = Field(None, description="The first item's source")
     degraded: list[str] = Field(
         description="`redis`: without the stored history; `model`: without the model; "
-        "`all-seen`: all was seen, so seen items are shown"
+        "`all-seen`: all was seen, so seen items are shown; `explanation`: without reasons"
     )
     unknown_candidates: list[str] = Field(description="Candidates that the bundle does not know")
+    explanation: ExplanationBody | None = Field(
+        None, description="With `explain`: null if no item is the model's, or it was too late"
+    )
     next_cursor: str | None = Field(
         None, description="With `paginate`: send it back for what follows; absent at the end"
     )
@@ -113,9 +196,51 @@ def answer_response(answer: Recommendation) -> Response:
     }
     if answer.source is not None:
         document["source"] = answer.source
+    if answer.explained:
+        history = answer.explanation.history if answer.explanation else ()
+        document["explanation"] = _explanation_document(answer.explanation)
+        for body, item in zip(document["items"], answer.items, strict=True):
+            body["explanation"] = _why_document(item.explanation, history)
+            body["reason"] = item.reason
     if answer.next_page is not None:
         document["next_cursor"] = cursor_text(*answer.next_page)
     return Response(to_json(document), media_type=JSON)
+
+
+def _explanation_document(explanation: Explanation | None) -> dict[str, Any] | None:
+    """Return an `ExplanationBody` as JSON has it."""
+    if explanation is None:
+        return None
+    return {
+        "method": "leave-one-out",
+        "history": [_event_document(event) for event in explanation.history],
+        "num_events": explanation.num_events,
+        "unknown": explanation.unknown,
+        "attention": explanation.attention,
+    }
+
+
+def _why_document(
+    why: ItemExplanation | None, history: Sequence[PastEvent]
+) -> dict[str, Any] | None:
+    """Return an `ItemExplanationBody` as JSON has it."""
+    if why is None:
+        return None
+    because = [
+        {"position": place, **_event_document(history[place]), "contribution": why.events[place]}
+        for place in why.because
+    ]
+    return {"shares": why.shares, "events": why.events, "because": because}
+
+
+def _event_document(event: PastEvent) -> dict[str, Any]:
+    # Histories keep an unknown offset as 0.
+    return {
+        "item_id": event.item_id,
+        "title": event.title,
+        "event_type": event.event_type,
+        "timestamp": rfc3339(event.timestamp_ms, event.tz_offset_min or None),
+    }
 
 
 def _item_document(item: RecommendedItem, *, explores: bool = False) -> dict[str, Any]:

@@ -111,6 +111,15 @@ def check_access(request: Request) -> None:
         raise Forbidden(f"{request.method} {template} has no entry in the table of scopes")
 
 
+def check_may_see_history(request: Request) -> None:
+    """Refuse to tell a user's history, as an explanation does, to a key that may not read it."""
+    if request.state.gate is not None and "privacy" not in request.state.scopes:
+        raise Forbidden(
+            "`explain` for a stored user shows the user's history, for which the key needs the "
+            "scope 'privacy' too; explanations of a session's own `events` need `recommend` alone"
+        )
+
+
 async def _check_access(request: Request) -> None:
     check_access(request)
 

@@ -36,7 +36,8 @@ class DirectRoute(APIRoute):
 class BodyRoute(APIRoute):
     """Reads a body that is right from its bytes at once; the framework explains any other.
 
-    The endpoint takes `body`, a model, and `services`, and returns a response.
+    The endpoint takes `body`, a model, `services`, and `request` if it says so; it returns a
+    response.
     """
 
     def get_route_handler(self) -> Handler:
@@ -44,13 +45,15 @@ class BodyRoute(APIRoute):
         explain = super().get_route_handler()
         endpoint: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
         model: type[BaseModel] = endpoint.__annotations__["body"]
+        takes_request = "request" in endpoint.__annotations__
 
         async def handle(request: Request) -> Response:
             body = await self._read(request, model)
             if body is None:
                 return await explain(request)
             _check(request)
-            return await endpoint(body=body, services=services_of(request))
+            named = {"request": request} if takes_request else {}
+            return await endpoint(body=body, services=services_of(request), **named)
 
         return handle
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
 from service.api.answer_schemas import RecommendResponse, answer_response
-from service.api.dependencies import ServicesDep, problems, services_of
+from service.api.dependencies import ServicesDep, check_may_see_history, problems, services_of
 from service.api.direct_routes import BodyRoute, DirectRoute
 from service.api.paths import USER
 from service.api.query_strings import query_parameters, query_reader
@@ -19,6 +19,8 @@ read_params = query_reader(RecommendParams, lists={"exclude_seen"})
 async def recommend_to_user(request: Request) -> Response:
     """Recommend to a user from the stored history, every event posted until now included."""
     params = read_params(request.scope["query_string"])
+    if params.explain:
+        check_may_see_history(request)
     query = params.to_query(request.path_params["user_id"])
     return answer_response(await services_of(request).recommender.recommend(query))
 
@@ -50,8 +52,10 @@ def add_to(app: FastAPI) -> None:
     app.include_router(router)
 
 
-async def recommend(body: RecommendRequest, services: ServicesDep) -> Response:
+async def recommend(body: RecommendRequest, request: Request, services: ServicesDep) -> Response:
     """Recommend for a stored user, an anonymous session's events, or both; stores no event."""
+    if body.explain and body.user_id is not None:
+        check_may_see_history(request)
     query = body.to_query(services.latest_event_ms())
     if isinstance(query, PageQuery):
         return answer_response(await services.recommender.page(query))

@@ -188,6 +188,10 @@ class RecommendRequest(AskingBody):
     diversity: DiversityBody | None = None
     rotation: RotationBody | None = None
     exploration: ExplorationBody | None = None
+    explain: bool = Field(False, description="Say of every item why it is in the list")
+    attention: bool = Field(
+        False, description="With `explain`: where the model looked, which is no cause"
+    )
     paginate: bool = Field(False, description="Keep the list, for `next_cursor`")
     cursor: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="A `next_cursor`; goes with `user_id` and `k` alone"
@@ -197,6 +201,8 @@ class RecommendRequest(AskingBody):
         """Return what was asked; raises InvalidField."""
         if self.cursor is not None:
             return self._to_page(self.cursor)
+        if self.attention and not self.explain:
+            raise InvalidField("attention", True, "goes with `explain`: send `explain: true` too")
         liked = self.onboarding.items if self.onboarding else ()
         listed = self.candidates
         return RecommendationQuery(
@@ -211,6 +217,8 @@ class RecommendRequest(AskingBody):
             text=self._text(),
             arrangement=to_arrangement(self.diversity, self.rotation, self.exploration),
             paginate=self.paginate,
+            explain=self.explain,
+            attention=self.attention,
             **self.asking(latest_ms),
         )
 
@@ -255,6 +263,7 @@ class RecommendParams(BaseModel):
         "bundle says",
         examples=[["purchase"]],
     )
+    explain: bool = Field(False, description="Say of every item why it is in the list")
 
     def to_query(self, user_id: str) -> RecommendationQuery:
         """Return what was asked for this user; raises InvalidField."""
@@ -268,6 +277,7 @@ class RecommendParams(BaseModel):
             lat=self.lat,
             lon=self.lon,
             exclude_seen=_seen_types(_split(self.exclude_seen)),
+            explain=self.explain,
         )
 
 

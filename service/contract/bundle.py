@@ -17,7 +17,7 @@ from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 # A reader takes its own major version and no newer minor one: a minor version may add fields,
 # a major one may change what is there.
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 4
+SCHEMA_MINOR = 5
 
 MANIFEST_FILE = "manifest.json"
 ENCODER_FILE = "encoder.onnx"
@@ -35,11 +35,24 @@ TEXT_ENCODER_FILE = "text_encoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_TEXTS_FILE = "golden_texts.npy"
 TEXT_FILES = (TEXT_ENCODER_FILE, TOKENIZER_FILE, GOLDEN_TEXTS_FILE)
+# Since 1.5, for explanations: what an item's text and its place are of its row of the item matrix,
+# float16 and shaped like it, where rows are sums that have such parts; and the encoder's attention.
+TEXT_ROWS_FILE = "text_rows.npy"
+PLACE_ROWS_FILE = "place_rows.npy"
+ATTENTION_FILE = "attention.onnx"
+EXPLAINING_FILES = (TEXT_ROWS_FILE, PLACE_ROWS_FILE, ATTENTION_FILE)
+EXPLAINING_MINOR = 5
 CURRENT_FILE = "CURRENT"
 UNNAMED_VERSION = "0" * 16
 BUNDLE_FILES = (ENCODER_FILE, ITEM_MATRIX_FILE, ITEMS_FILE, POPULARITY_FILE, GOLDEN_FILE)
 # Those and what a bundle may have besides.
-ALL_FILES = (*BUNDLE_FILES, ENCODER_TABLES_FILE, ITEM_INDEX_FILE, *TEXT_FILES)
+ALL_FILES = (
+    *BUNDLE_FILES,
+    ENCODER_TABLES_FILE,
+    ITEM_INDEX_FILE,
+    *TEXT_FILES,
+    *EXPLAINING_FILES,
+)
 
 # What `items.parquet` says of an item besides its index; `attributes` is a JSON object.
 ITEM_COLUMNS_OF_1_0 = ("item_id", "title", "categories", "lat", "lon")
@@ -56,6 +69,9 @@ COPY_OUTPUT = "copy_weights"
 # Since 1.3, from encoders that can tell: until when, (batch,) int64 ms, the same window asked at a
 # later time and the same offset gives the same outputs.
 UNTIL_OUTPUT = "same_until_ms"
+# The attention graph's output of the encoder's inputs: how much each event, as a query, looks at
+# each, (batch, layers, heads, window_len, window_len) float32.
+ATTENTION_OUTPUT = "attention"
 # Golden inputs carry the encoder's own names; the expected scores stand beside them.
 GOLDEN_SCORES = "expected_scores"
 GOLDEN_TOLERANCE = 1e-4

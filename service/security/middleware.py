@@ -17,6 +17,7 @@ from service.security.scopes import AccessTable
 GATE_STATE = "gate"
 ACCESS_STATE = "access"
 KEY_ID_STATE = "key_id"
+SCOPES_STATE = "scopes"
 POLICY_VIOLATION = 1008
 
 # What machines ask in order to help; an overloaded process must still answer them.
@@ -78,6 +79,7 @@ class GuardMiddleware:
             await service_problem(exc)(scope, receive, send)
         else:
             state[KEY_ID_STATE] = passed.key.id
+            state[SCOPES_STATE] = passed.key.scopes
             await self._app(scope, receive, _with_headers(send, _headers_of(passed)))
 
     async def _no_entry(self, scope: Scope, receive: Receive, send: Send) -> None:

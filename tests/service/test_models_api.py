@@ -42,7 +42,7 @@ async def test_the_list_says_what_each_manifest_says(
         "reason": None,
         "name": "new",
         "created_at": "2026-01-14T12:00:00+00:00",
-        "schema_version": "1.4",
+        "schema_version": "1.5",
         "num_items": 6,
         "metrics": [],
     }

@@ -18,10 +18,10 @@ from service.contract.features import RequestPoint
 from service.fallback import LivePopularity
 from service.metrics import Metrics
 from service.nearest import Bonus
-from service.ranker import Encoded
+from service.ranker import AtPoint, Encoded
 from service.readings import Readings
 from service.recommendation import RecommendationQuery
-from service.serving_model import AtPoint, ModelSlot, Ranked, RankJob, open_model
+from service.serving_model import ModelSlot, Ranked, RankJob, open_model
 from service.store.history import PackedHistory
 from service.store.history_codec import encode_events
 from tests.builders import event, make_bundle

@@ -21,8 +21,8 @@ from service.errors import BundleRefused
 from tests.builders import make_bundle
 from tests.training import builders
 from training.dataset import past_window
+from training.explaining import MIN_TABLE_BYTES
 from training.export import (
-    MIN_TABLE_BYTES,
     encoder_bytes,
     export_bundle,
     item_matrix,

@@ -146,18 +146,23 @@ class Attention(nn.Module):
         rotated: Tensor = x if self.rotary is None else self.rotary(x, window)
         return rotated
 
+    def weights(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Return how much each query looks at each key, (heads, batch, queries, keys)."""
+        dim = queries.shape[2]
+        scale = (dim // self.num_heads) ** -0.5
+        key_weight = self.key_value.weight[:dim]
+        query = project_heads(queries[None], self.query.weight * scale, self.num_heads)
+        key = project_heads(keys[None], key_weight, self.num_heads)
+        query, key = self._rotated(query, keys.shape[1]), self._rotated(key, keys.shape[1])
+        return torch.softmax(query @ key.transpose(2, 3) + mask, dim=-1)
+
     def _mix_exported(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """Attend in plain operations, without a transposition and with the scale in a weight.
 
         One query mixes the window first and makes a value of the mixture, not of every event.
         """
-        dim = queries.shape[2]
-        scale = (dim // self.num_heads) ** -0.5
-        key_weight, value_weight = self.key_value.weight[:dim], self.key_value.weight[dim:]
-        query = project_heads(queries[None], self.query.weight * scale, self.num_heads)
-        key = project_heads(keys[None], key_weight, self.num_heads)
-        query, key = self._rotated(query, keys.shape[1]), self._rotated(key, keys.shape[1])
-        weights = torch.softmax(query @ key.transpose(2, 3) + mask, dim=-1)
+        value_weight = self.key_value.weight[queries.shape[2] :]
+        weights = self.weights(queries, keys, mask)
         if mask.shape[2] == 1:
             return project_heads(weights @ keys, value_weight, self.num_heads)
         return weights @ project_heads(keys[None], value_weight, self.num_heads)

@@ -131,6 +131,10 @@ class SequenceModel(nn.Module):
         }
         return ModelOutput(hidden, table, copy, users)
 
+    def mask_of(self, batch: Batch) -> Tensor:
+        """Return what causal attention adds to its logits, (heads or 1, batch, window, window)."""
+        return self._mask(batch, batch.items != 0, causal=True)
+
     def query(
         self, output: ModelOutput, task: Task | None = None, rows: Tensor | None = None
     ) -> Tensor:

@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from service.app import create_app
 from service.bundle_loader import LoadedBundle
 from service.config import Settings
-from service.security.keys import SCOPES, new_key_text
+from service.security.keys import SCOPES, Scope, new_key_text
 from service.security.scopes import ROUTES, AccessTable
 from tests.builders import event_json
 from tests.clients import client_of, metric
@@ -315,3 +315,21 @@ async def test_the_description_names_keys_scopes_and_refusals(
     assert {"401", "403", "429"} <= set(post["responses"])
     assert document["paths"]["/livez"]["get"]["security"] == []
     assert "securitySchemes" not in (await client.get("/openapi.json")).json()["components"]
+
+
+@pytest.mark.parametrize("scopes", [("recommend",), ("recommend", "privacy")])
+async def test_an_explanation_tells_a_history_only_to_whom_may_read_it(
+    guarded: MakeApp, keys_path: Path, scopes: tuple[Scope, ...]
+) -> None:
+    """What a user did is not to be had by asking why instead of asking for it."""
+    headers = bearer(key_with(keys_path, *scopes))
+    may = 200 if "privacy" in scopes else 403
+    body = {"explain": True, "user_id": "anna"}
+    own = {"explain": True, "events": [{"item_id": "a", "event_type": "view", "timestamp": 1}]}
+    async with client_of(guarded()) as client:
+        got = await client.get("/v1/users/anna/recommendations?explain=true", headers=headers)
+        posted = await client.post("/v1/recommendations", json=body, headers=headers)
+        plain = await client.post("/v1/recommendations", json={"user_id": "anna"}, headers=headers)
+        of_session = await client.post("/v1/recommendations", json=own, headers=headers)
+    assert (got.status_code, posted.status_code) == (may, may)
+    assert (plain.status_code, of_session.status_code) == (200, 200)
