@@ -1,7 +1,6 @@
 """Explanations in the page: as an answer of the service's contract has them, and a real one."""
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -115,9 +114,6 @@ def test_a_list_that_is_not_by_the_model_says_that_it_has_no_explanation(visit: 
     assert visit.complaints == []
 
 
-@pytest.mark.skipif(
-    not os.environ.get("SOJOURN_EXPLAINS"), reason="the service takes no `explain` yet"
-)
 def test_the_service_explains_its_own_list(visit: Visit) -> None:
     """Nothing by hand: after an event the strip has a cell of it, and shares make the score."""
     page = visit.open()

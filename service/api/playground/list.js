@@ -45,7 +45,9 @@ export function movesText(moved) {
 /** Show a list; `actions` are what the buttons of an item do. */
 export function showList(answer, moved, actions, selected) {
   const tops = topsOf();
-  const rows = answer.items.map((item) => row(item, moved, answer, actions, selected));
+  // One measure for all strips: what hardly counted is faint, however little else there was.
+  const most = Math.max(...answer.items.flatMap((item) => (item.explanation ? item.explanation.events.map(Math.abs) : [])), 1e-9);
+  const rows = answer.items.map((item) => row(item, moved, { ...answer, most }, actions, selected));
   at("list").replaceChildren(...rows);
   glide(tops);
   const gone = moved ? moved.gone.map((item) => nameOf(item) + " (was " + item.rank + ")") : [];
@@ -67,7 +69,7 @@ function row(item, moved, answer, actions, selected) {
       make("span", { className: "about" }, item.title ? item.item_id : ""),
       make("span", { className: "reason" }, reasonOf(item))),
     moveMark(moved && moved.moves.get(item.item_id)),
-    answer.explanation && item.explanation ? strip(item.explanation.events, "strip mini") : null,
+    answer.explanation && item.explanation ? strip(item.explanation.events, "strip mini", null, answer.most) : null,
     make("div", { className: "buttons" },
       button("+ " + at("type").value, "Post " + at("type").value + " of " + name, actions.post, "primary small post"),
       why,
@@ -100,14 +102,13 @@ function moveMark(move) {
     make("span", { aria: { hidden: "true" } }, text), make("span", { className: "unseen" }, label));
 }
 
-/** Return a strip of what each event of the history gave, oldest first. */
-export function strip(events, className, names = null) {
-  const most = Math.max(...events.map(Math.abs), 1e-9);
+/** Return a strip of what each event of the history gave, oldest first; `most` is full colour. */
+export function strip(events, className, names = null, most = Math.max(...events.map(Math.abs), 1e-9)) {
   const cells = events.map((value, place) => {
     const weight = (Math.abs(value) / most).toFixed(3);
     const named = names ? { title: names[place] + ": " + signed(value) } : {};
     return draw("rect", { x: place, y: 0, width: 0.9, height: 1, class: value < 0 ? "against" : "for",
-      "fill-opacity": Math.max(0.06, weight), ...named });
+      "fill-opacity": Math.max(0.12, weight), ...named });
   });
   const label = names ? { role: "img", "aria-label": labelOf(events, names) } : { "aria-hidden": "true" };
   return draw("svg", { class: className, viewBox: "0 0 " + events.length + " 1",
