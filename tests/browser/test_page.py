@@ -1,13 +1,18 @@
 """The page as its visitors use it: a real browser, a real service, a model that knows hours."""
 
+import io
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 from tests.browser.conftest import PHONE, SIZE, Visit, pictures
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration]
 
 GRAVE = ("serious", "critical")
+# Of a picture for the documentation: a third of the bytes, and no difference to be seen.
+NUM_COLOURS = 64
 
 
 def set_range(visit: Visit, field: str, value: int) -> None:
@@ -163,6 +168,7 @@ def test_axe_finds_nothing_grave(visit: Visit, scheme: str, size: tuple[int, int
 def test_pictures_for_the_documentation(visit: Visit, name: str) -> None:
     """Taken where SOJOURN_SCREENSHOTS says; without it, the same way is gone and nothing kept."""
     page = visit.open()
+    page.locator("#k").fill("6")
     page.locator("#user").fill({"page-light": "mia", "page-dark": "noah"}.get(name, "lea"))
     page.locator("#type").select_option("check-in")
     for item in ("gym-2", "restaurant-5", "café-3", "bar-1"):
@@ -174,7 +180,13 @@ def test_pictures_for_the_documentation(visit: Visit, name: str) -> None:
     for at in (2, 1):
         page.locator("#list .post").nth(at).click()
         visit.settled("After the check-in of Restaurant")
+    visit.click("#list button:has-text('Similar')")
+    page.locator("#similar-status", has_text="most like Restaurant").wait_for()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    folder = pictures()
-    taken = page.screenshot(path=folder / f"{name}.png" if folder else None)
+    taken = page.screenshot()
     assert taken.startswith(b"\x89PNG")
+    if folder := pictures():
+        with Image.open(io.BytesIO(taken)) as picture:
+            picture.convert("RGB").quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(
+                folder / f"{name}.png", optimize=True
+            )
