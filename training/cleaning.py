@@ -93,7 +93,9 @@ def _examples(
     found = {}
     for rule in dropped:
         rows = typed.where(col("rule") == lit(rule)).sort(ROW).limit(number).to_pydict()[_GIVEN]
-        found[rule] = [dict(zip(given, row.split(_SEPARATOR), strict=True)) for row in rows]
+        # What the log holds of the separator itself is left to the last column.
+        parts = [row.split(_SEPARATOR, len(given) - 1) for row in rows]
+        found[rule] = [dict(zip(given, each, strict=True)) for each in parts]
     return found
 
 

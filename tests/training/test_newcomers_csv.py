@@ -253,3 +253,27 @@ def test_the_order_of_dates_that_was_named_drops_those_that_do_not_fit(tmp_path:
     path = written(tmp_path, f"{PLAIN}a,b,01/31/2026\na,c,31/01/2026\n")
     done = run_import(path, "--date-order", "month-first")
     assert "dropped bad_time: 1 (line 3 '31/01/2026')" in done.output
+
+
+def test_points_stay_where_another_column_has_commas(tmp_path: Path) -> None:
+    """12.5 seconds beside a rating of 4,5 became 125."""
+    path = written(tmp_path, "user;item;time;rating;duration_s\na;b;1600000000;4,5;12.5\n")
+    assert run_import(path).exit_code == 0
+    [row] = rows_of(path)
+    assert (row["value"], row["duration_s"]) == (4.5, 12.5)
+
+
+def test_a_dropped_row_may_hold_any_character(tmp_path: Path) -> None:
+    """What parts the shown columns inside may stand in an id."""
+    path = written(tmp_path, f"{PLAIN}a,b,1600000000\nc\x1dd,b,soon\n")
+    done = run_import(path)
+    assert done.exit_code == 0, done.exception
+    assert "dropped bad_time: 1" in done.output
+
+
+def test_a_place_of_an_item_that_is_no_number_is_named(tmp_path: Path) -> None:
+    """It ended in a traceback."""
+    path = written(tmp_path, f"{PLAIN}a,b,1600000000\n")
+    items = written(tmp_path, 'item_id,lat,lon\nb,"48,85","2,35"\n', "items.csv")
+    done = run_import(path, "--items", str(items))
+    assert "item b: '48,85' is no latitude or longitude" in str(done.exception)

@@ -123,10 +123,14 @@ def event_types(
 
 def decimal_comma(
     path: Path, given: str | None, chosen: Mapping[str, str], sample: Sample
-) -> tuple[bool, list[str]]:
-    """Say whether numbers are written as 4,5; raises TrainingError where 1,234 may be either."""
+) -> tuple[set[str], list[str]]:
+    """Return the roles whose numbers are written as 4,5, and what was guessed.
+
+    Raises TrainingError where 1,234 may be either.
+    """
     if given is not None:
-        return given == ",", []
+        return set(NUMBERS) if given == "," else set(), []
+    found, notes = set(), []
     for role in NUMBERS:
         values = [v for v in sample.get(chosen.get(role, ""), ()) if v.strip()]
         commas = [v for v in values if "," in v]
@@ -137,8 +141,10 @@ def decimal_comma(
                 f"{path}: {shown(commas[0])} in column {chosen[role]!r} may be a thousand or a "
                 "fraction; add --decimal , (a comma before the fraction) or --decimal ."
             )
-        return True, [f"numbers: a comma before the fraction, as {commas[0]}"]
-    return False, []
+        found.add(role)
+        notes.append(f"numbers: a comma before the fraction, as {commas[0]}")
+    # One column of a file may have commas and another points.
+    return found, notes[:1]
 
 
 def _named(path: Path, columns: ColumnOptions, sample: Sample) -> dict[str, str]:

@@ -49,8 +49,7 @@ def import_events(path: Path, columns: ColumnOptions) -> RawLog:
     sources = {role: chosen[role] for role in RAW_COLUMNS if role in chosen}
     raw = table.frame.select(*[col(name).alias(role) for role, name in sources.items()])
     raw = raw.with_column(ROW, monotonically_increasing_id())
-    if comma:
-        raw = raw.with_columns({r: _with_point(r) for r in NUMBERS if r in sources})
+    raw = raw.with_columns({r: _with_point(r) for r in NUMBERS if r in comma and r in sources})
     raw, type_notes = _with_types(path, raw, chosen, columns)
     try:
         raw, time_notes = read_times(raw, TimeOptions(columns.time_zone, columns.date_order))

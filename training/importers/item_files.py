@@ -47,12 +47,21 @@ def _item_row(path: Path, raw: dict[str, Any], *, as_text: bool) -> dict[str, An
     if not isinstance(row["categories"], list):
         row["categories"] = [name for name in str(row["categories"] or "").split("|") if name]
     for place in ("lat", "lon"):
-        row[place] = None if row[place] is None else float(row[place])
+        row[place] = None if row[place] is None else _degrees(path, row["item_id"], row[place])
     try:
         row |= _described(given, _number_or_text if as_text else _as_it_is)
     except InvalidField as exc:
         raise TrainingError(f"{path}: item {row['item_id']}: {exc}") from exc
     return row
+
+
+def _degrees(path: Path, item_id: str, given: Any) -> float:
+    try:
+        return float(given)
+    except ValueError as exc:
+        raise TrainingError(
+            f"{path}: item {item_id}: {given!r} is no latitude or longitude; write degrees as 48.85"
+        ) from exc
 
 
 def _described(given: dict[str, Any], typed: Callable[[Any], Any]) -> dict[str, Any]:

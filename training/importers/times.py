@@ -8,7 +8,7 @@ mean two things.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -24,13 +24,19 @@ DateOrder = Literal["day-first", "month-first"]
 GIVEN_TIME = "given_time"
 MAX_SHAPES = 500
 MAX_MONTH = 12
+# What a text or a table's own column holds.
+Moment = str | datetime | date
 # Numbers of seconds below this lie before March 1973: counters or Excel's days, not times.
 MIN_SECONDS = 100_000_000
 MIN_MS = 100_000_000_000
 _EXCEL_DAYS = (20_000, 80_000)
 _EPOCH = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-_COMPACT = re.compile(r"((?:19|20)\d\d)(0\d|1[0-2])([0-3]\d)(?:[T ]?(\d\d)(\d\d)(\d\d))?")
-_NATIVE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?)?")
+# A date and time in one number; 12 digits would else be milliseconds of the seventies.
+_COMPACT = re.compile(r"((?:19|20)\d\d)(0\d|1[0-2])([0-3]\d)(?:[T ]?(\d\d)(\d\d)(\d\d)?)?")
+# An offset without minutes is read here: the cleaner would take the time and lose the offset.
+_NATIVE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?)?")
+# What Excel makes of a long number: most of its digits are gone.
+_SHORTENED = re.compile(r"\d([.,]\d{1,7})?[eE]\+?\d+")
 _DATE = re.compile(
     r"(?P<a>\d{1,4})(?P<sep>[./-])(?P<b>\d{1,2})(?P=sep)(?P<c>\d{1,4})"
     r"(?:(?:,\s*|\s+|T)(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)"
@@ -38,6 +44,10 @@ _DATE = re.compile(
     r"(?:\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?))?)?"
 )
 _YEAR_DIGITS = 4
+_READ_AS_UTC = (
+    "times {} have no offset and are read as UTC; if they are local, add "
+    "--time-zone Europe/Berlin (or yours), so that the hour of day is right"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +80,14 @@ def read_times(
     two things.
     """
     zone = _zone(options.zone)
-    if not frame.schema()["time"].dtype.is_string():
-        return frame, ()
-    shapes = _shapes(frame)
+    kind = frame.schema()["time"].dtype
+    if kind.is_timestamp() or kind.is_date():
+        return _read_typed(frame, zone)
+    # Numbers of a table are looked at as those of a csv file are: 20260131 is a date in both.
+    texts = frame.with_column("time", col("time").cast(DataType.string()))
+    shapes = _shapes(texts)
+    if kind.is_string():
+        _check_whole(shapes)
     _check_numbers(shapes)
     order, notes = _date_order(shapes, options.date_order)
     notes += _zone_notes(shapes, options.zone)
@@ -86,20 +101,37 @@ def read_times(
         )
     if zone is None and all(_reads_natively(shape.example) for shape in shapes):
         return frame, tuple(notes)
-    return _in_python(frame, order, zone), tuple(notes)
+    return _in_python(texts, order, zone), tuple(notes)
+
+
+def _read_typed(
+    frame: daft.DataFrame, zone: ZoneInfo | None
+) -> tuple[daft.DataFrame, tuple[str, ...]]:
+    """Return times of a table's own type as `read_times` does; their own zone gives offsets too."""
+    kind = frame.schema()["time"].dtype
+    own = kind.timezone if kind.is_timestamp() else None
+    if zone is not None:
+        return _in_python(frame, None, zone), ()
+    if own is not None and own not in ("UTC", "Z", "Etc/UTC", "+00:00"):
+        return _in_python(frame, None, None), ()
+    notes = (
+        ()
+        if own is not None or "tz_offset_min" in frame.column_names
+        else (_READ_AS_UTC.format("that are typed as such"),)
+    )
+    return frame.with_column("time", col("time").cast(DataType.timestamp("ms", own))), notes
 
 
 def parse_time(
-    text: str, order: DateOrder | None, zone: ZoneInfo | None
+    text: Moment, order: DateOrder | None, zone: ZoneInfo | None
 ) -> tuple[int, int | None] | None:
     """Return (ms since 1970 in UTC, offset in minutes or None), or None for what is no time.
 
     >>> parse_time("31.01.2026 18:30", "day-first", ZoneInfo("Europe/Berlin"))
     (1769880600000, 60)
     """
-    text = text.strip()
     try:
-        moment = _moment(text, order)
+        moment = _moment(text.strip(), order) if isinstance(text, str) else _started(text)
         if moment is None:
             return None
         known = moment.utcoffset() not in (None, timedelta(0))
@@ -115,9 +147,16 @@ def parse_time(
         return None
 
 
+def _started(moment: date) -> datetime:
+    """Return a time as it is, and a day at its begin."""
+    if isinstance(moment, datetime):
+        return moment
+    return datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001  # the zone comes later
+
+
 def _moment(text: str, order: DateOrder | None) -> datetime | None:
     if compact := _COMPACT.fullmatch(text):
-        return datetime(*[int(part) for part in compact.groups() if part])  # type: ignore[arg-type]  # noqa: DTZ001  # 3 or 6 numbers; the zone comes later
+        return datetime(*[int(part) for part in compact.groups() if part])  # type: ignore[arg-type]  # noqa: DTZ001  # 3, 5 or 6 numbers; the zone comes later
     if _EPOCH.fullmatch(text):
         number = float(text)
         while number >= MIN_MS:
@@ -213,6 +252,16 @@ def _could_be_time(text: str) -> bool:
     return bool(_COMPACT.fullmatch(text) or _DATE.fullmatch(text))
 
 
+def _check_whole(shapes: Sequence[_Shape]) -> None:
+    """Raise TrainingError where a text is a number without its last digits."""
+    for shape in shapes:
+        if _SHORTENED.fullmatch(shape.example):
+            raise TrainingError(
+                f"times such as {shown(shape.example)} have lost their last digits, as Excel "
+                "writes long numbers; give the cells the format 0 and save the file again"
+            )
+
+
 def _check_numbers(shapes: Sequence[_Shape]) -> None:
     """Raise TrainingError where numbers stand that cannot be times."""
     numbers = [s for s in shapes if _is_number(s.example) and s.most is not None]
@@ -251,6 +300,13 @@ def _date_order(
     example = dates[0].example
     if month_first:
         return "month-first", [f"dates: month first, as {shown(example)}"]
+    # 24-01-15 may be the 24th of January or of the year 2024; 31-01-15 is of no year yet.
+    years = [s for s in day_first if _has_short_year(s.example) and "." not in s.example]
+    if years and max(s.first for s in years) <= datetime.now(UTC).year % 100:
+        raise TrainingError(
+            f"dates such as {shown(years[0].example)} may begin with the day or the year; add "
+            "--date-order day-first, or write them as 2026-01-31"
+        )
     if day_first or all("." in s.example for s in dates):
         return "day-first", [f"dates: day first, as {shown(example)}"]
     raise TrainingError(
@@ -259,16 +315,18 @@ def _date_order(
     )
 
 
+def _has_short_year(text: str) -> bool:
+    match = _DATE.fullmatch(text)
+    return match is not None and len(match["c"]) < _YEAR_DIGITS
+
+
 def _zone_notes(shapes: Sequence[_Shape], zone: str | None) -> list[str]:
     if zone is not None:
         return []
     without = [s.example for s in shapes if _lacks_offset(s.example)]
     if not without:
         return []
-    return [
-        f"times as {shown(without[0])} have no offset and are read as UTC; if they are local, add "
-        "--time-zone Europe/Berlin (or yours), so that the hour of day is right"
-    ]
+    return [_READ_AS_UTC.format(f"as {shown(without[0])}")]
 
 
 def _lacks_offset(text: str) -> bool:
