@@ -24,6 +24,7 @@ from service.logs import get_logger
 from service.ranker import AtPoint, Encoded
 from service.recommendation import (
     DEGRADED_EXPLANATION,
+    EXAMPLE,
     Explanation,
     ItemExplanation,
     PastEvent,
@@ -33,8 +34,10 @@ from service.recommendation import (
 # Windows of one call of the encoder: some ten milliseconds, in which no other explanation goes on.
 BATCH = 16
 NUM_BECAUSE = 3
-# Attention is quadratic; of longer windows it would be tens of megabytes of text.
+# Attention is quadratic: of longer windows it takes tens of megabytes.
 MAX_ATTENTION = 256
+# So many numbers are a megabyte of text, which takes the loop some milliseconds to write.
+MAX_NUMBERS = 100_000
 ATTENTION_DIGITS = 6
 Attention = list[list[list[list[float]]]]
 
@@ -81,7 +84,7 @@ class Explainer:
         found = Found.of(questions, await self._encoded(case, questions.all))
         attention = None
         if query.attention:
-            attention = await self._attention(case, asked)
+            attention = await self._attention(case, asked, len(questions.without))
             unknown = unknown if attention is not None else (*unknown, "attention")
         return Explanation(
             history=_history(case, len(questions.without)),
@@ -100,16 +103,20 @@ class Explainer:
             encoded += await case.model.turns.do(work, case.deadline.ends_s)
         return encoded
 
-    async def _attention(self, case: Case, asked: AtPoint) -> Attention | None:
+    async def _attention(self, case: Case, asked: AtPoint, count: int) -> Attention | None:
+        """Return the attention among the newest `count` events of a window."""
         graph = case.model.bundle.explaining.attention
         window_len = case.model.bundle.manifest.features.window_len
         if graph is None or min(len(asked.window), window_len) > MAX_ATTENTION:
             return None
 
-        def look() -> Attention:
+        def look() -> Attention | None:
             found = graph.of(case.model.bundle.ranker.arrays_of([asked]))
+            newest = found[:, :, -count:, -count:]
+            if newest.size > MAX_NUMBERS:
+                return None
             # As float64, whose shortest texts are the rounded ones.
-            rounded = np.round(found.astype(np.float64), ATTENTION_DIGITS)
+            rounded = np.round(newest.astype(np.float64), ATTENTION_DIGITS)
             attention: Attention = rounded.tolist()
             return attention
 
@@ -127,12 +134,14 @@ def _history(case: Case, count: int) -> tuple[PastEvent, ...]:
     """Return the newest `count` events that the encoder knows, oldest first."""
     past, items = known_past(case)
     titles = case.model.bundle.titles
+    # What stands for a new user's categories comes first, and nobody did it.
+    added = len(case.examples)
     places = np.flatnonzero(items > 0)
     return tuple(
         PastEvent(
             item_id=past.item_ids[place],
             title=titles[int(items[place])],
-            event_type=_type_name(int(past.event_types[place])),
+            event_type=_type_name(int(past.event_types[place])) if place >= added else EXAMPLE,
             timestamp_ms=int(past.timestamps_ms[place]),
             tz_offset_min=int(past.tz_offsets_min[place]),
         )

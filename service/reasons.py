@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.contract.exposures import Source
 from service.filters import Asked
-from service.recommendation import ItemExplanation, PastEvent
+from service.recommendation import EXAMPLE, ItemExplanation, PastEvent
 
 # What is weaker than this share of the strongest term is left unsaid.
 LEAST_SHARE = 0.2
@@ -61,6 +61,8 @@ def reason_of(
 
 
 def _because(event: PastEvent, asked: Asked) -> str:
+    if event.event_type == EXAMPLE:
+        return f"because you chose a category of {event.title or event.item_id}"
     deed = DEEDS.get(event.event_type, "chose")
     return f"because you {deed} {event.title or event.item_id} {_ago(event, asked)}"
 

@@ -91,6 +91,10 @@ class PageQuery:
     user_id: UserId | None = None
 
 
+# The type of what no user did: an item that stands for a category that a new user chose.
+EXAMPLE = "example"
+
+
 class PastEvent(NamedTuple):
     """An event that an explanation speaks of; the offset is in minutes, 0 where unknown."""
 
@@ -118,7 +122,7 @@ class Explanation:
     """What a list's explanations speak of: the events that were examined, oldest first.
 
     `num_events` is how many the model read; `attention` is by layer, head, query and key among
-    those, None if it was not wanted or the bundle cannot tell; `unknown` names what it cannot tell.
+    those of `history`, None if it was not wanted or cannot be told; `unknown` names what cannot.
     """
 
     history: tuple[PastEvent, ...]

@@ -78,12 +78,14 @@ class ItemExplanation:
 class Explanation:
     """What the items' explanations refer to: the history, oldest first.
 
-    `attention` is [layer][head][event][event], if it was asked for.
+    `attention` is [layer][head][event][event], if it was asked for; `unknown` names what the
+    service's model cannot tell.
     """
 
     method: str
     history: tuple[HistoryEvent, ...] = ()
     num_events: int = 0
+    unknown: tuple[str, ...] = ()
     attention: tuple[tuple[Matrix, ...], ...] | None = None
 
 

@@ -87,7 +87,7 @@ class ExplanationBody(Strict):
     num_events: int = Field(description="How many events the model read")
     unknown: list[str] = Field(description="What this bundle cannot tell")
     attention: list[list[list[list[float]]]] | None = Field(
-        None, description="By layer, head, query and key among the events that were read"
+        None, description="By layer, head, query and key among the events of `history`"
     )
 
 

@@ -117,6 +117,26 @@ def numbered(count: int, user_id: str) -> list[Event]:
     ]
 
 
+def test_a_real_explanation_is_read(client: Sojourn, user_id: str) -> None:
+    """By both calls, with what this service's model cannot tell."""
+    client.post_events(numbered(1, user_id))
+    explained = client.recommend(
+        user_id=user_id, now=NOW, explain=True, attention=True, exclude_seen="none"
+    )
+    whole, [best, *_] = explained.explanation, explained.items
+    assert whole is not None
+    assert best.explanation is not None
+    assert [event.item_id for event in whole.history] == ["action-1"]
+    assert (whole.num_events, whole.attention, whole.unknown) == (1, None, ("attention",))
+    assert sum(best.explanation.shares.values()) == pytest.approx(best.score, abs=1e-5)
+    assert best.explanation.because[0].item_id == "action-1"
+    assert best.reason is not None
+    assert best.reason.startswith("Because you viewed")
+    short = client.recommendations(user_id, now=NOW, explain=True, exclude_seen="none")
+    assert short.explanation is not None
+    assert short.explanation.history == whole.history
+
+
 def test_every_method_understands_a_real_service(client: Sojourn, user_id: str) -> None:
     """What the mock answers is what we think; this is what the service says."""
     posted = client.post_events(numbered(3, user_id))
