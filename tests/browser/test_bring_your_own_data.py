@@ -44,7 +44,7 @@ def write_shop(path: Path) -> dict[str, str]:
 
 def documented_commands() -> list[list[str]]:
     """Return the three commands of the documentation, with this interpreter as `python`."""
-    block = re.search(r"<!-- three commands -->\s+```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    block = re.search(r"<!-- test: \S+ -->\s+```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert block is not None
     lines = block[1].replace("\\\n", " ").strip().splitlines()
     return [[sys.executable, *shlex.split(line)[1:]] for line in lines if line]

@@ -339,7 +339,7 @@ def _lacks_offset(text: str) -> bool:
 def _in_python(
     frame: daft.DataFrame, order: DateOrder | None, zone: ZoneInfo | None
 ) -> daft.DataFrame:
-    """Read the column one text at a time; about 300,000 a second."""
+    """Read the column one text at a time, in Python."""
     kind = DataType.struct({"ms": DataType.int64(), "offset": DataType.int32()})
     arrow = pa.struct([("ms", pa.int64()), ("offset", pa.int32())])
     nothing = {"ms": None, "offset": None}
