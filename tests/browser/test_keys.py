@@ -31,6 +31,8 @@ def test_the_page_names_the_scope_that_is_missing(
         visit.settled(" items for anna")
         assert len(visit.items()) == 8
         assert "scope privacy" in visit.page.locator("#history").inner_text()
+        assert "scope privacy" in visit.page.locator("#why").inner_text()
+        assert not visit.page.locator("#explain").is_checked()
         assert "$SOJOURN_KEY" in visit.page.locator("#curl").inner_text()
         assert text not in visit.page.content()
         visit.click("#list .post")

@@ -15,7 +15,7 @@ const NUM_CARDS = 100;
 
 const state = {
   isLive: true, explain: false, attention: false, about: { reads_texts: false, explains: false, places: [] },
-  user: null, before: null, answer: null, selected: null, events: [], deniedHistory: false, round: 0, working: 0,
+  user: null, before: null, answer: null, selected: null, events: [], deniedHistory: false, deniedExplanation: "", round: 0, working: 0,
   cards: new Map(), known: new Set(),
 };
 
@@ -62,7 +62,7 @@ const refresh = busy(async (prefix = "") => {
   showTime();
   try {
     const body = requestBody(state);
-    const answer = await call("v1/recommendations", "recommend", body);
+    const answer = await ask(body);
     // Sliders ask faster than answers come: only the last one counts.
     if (round !== state.round) { return; }
     if (body.user_id !== state.user) { Object.assign(state, { user: body.user_id, before: null, events: [] }); }
@@ -72,6 +72,20 @@ const refresh = busy(async (prefix = "") => {
     if (round === state.round) { tell(error); }
   }
 });
+
+/** Return the answer; where the key may not see the history, without the explanation that shows it. */
+async function ask(body) {
+  try {
+    return await call("v1/recommendations", body.explain ? "privacy" : "recommend", body);
+  } catch (error) {
+    if (!body.explain || !(error instanceof Problem) || error.status !== 403) { throw error; }
+    state.explain = state.attention = at("explain").checked = false;
+    state.deniedExplanation = error.message;
+    delete body.explain;
+    delete body.attention;
+    return call("v1/recommendations", "recommend", body);
+  }
+}
 
 function tell(error) {
   const isOurs = showAtField(error);
@@ -99,8 +113,10 @@ function showAnswer(body, answer, prefix) {
 
 /** Show what the list is seen against: the history, and where things are. */
 async function showAround(round) {
-  await readHistory();
+  const events = await readHistory();
+  // Somebody else may have been asked for meanwhile.
   if (round !== state.round) { return; }
+  state.events = events;
   await readCards([...state.answer.items, ...state.events].map((one) => one.item_id));
   if (round !== state.round) { return; }
   at("items").replaceChildren(...[...state.cards.values()].map((card) =>
@@ -115,14 +131,14 @@ async function showAround(round) {
 
 async function readHistory() {
   const explained = state.answer.explanation ? state.answer.explanation.history : [];
-  if (state.deniedHistory) { state.events = explained; return; }
+  if (state.deniedHistory) { return explained; }
   try {
     const page = await call(userPath(state.user) + "/events?limit=" + NUM_EVENTS, "privacy");
-    state.events = page.events.reverse();
+    return page.events.reverse();
   } catch (error) {
     if (!(error instanceof Problem) || !error.scope) { throw error; }
     state.deniedHistory = error.message;
-    state.events = explained;
+    return explained;
   }
 }
 
@@ -168,6 +184,8 @@ async function showSimilar(itemId) {
   try {
     const { items } = await call(itemPath(itemId) + "/similar?k=8", "recommend");
     await readCards([itemId]);
+    // Another item was chosen meanwhile.
+    if (at("similar-item").value !== itemId) { return; }
     at("similar-status").textContent = items.length + " items most like " + (state.cards.get(itemId)?.title || itemId);
     at("similar").replaceChildren(...items.map((item) => make("li", {},
       make("span", { className: "rank" }, String(item.rank)), make("span", { className: "name" }, nameOf(item)),
@@ -238,7 +256,7 @@ function start() {
   listen("user-form", "submit", (event) => { event.preventDefault(); refresh(); });
   listen("event-form", "submit", (event) => { event.preventDefault(); post(at("item").value); });
   listen("similar-form", "submit", (event) => { event.preventDefault(); showSimilar(at("similar-item").value); });
-  listen("key", "change", () => { state.isReady = false; state.deniedHistory = false; at("key-note").textContent = ""; refresh(); });
+  listen("key", "change", () => { state.isReady = false; state.deniedHistory = false; state.deniedExplanation = ""; at("key-note").textContent = ""; refresh(); });
   listen("invent", "click", () => {
     at("user").value = NAMES[Math.floor(Math.random() * NAMES.length)] + "-" + Math.floor(100 + Math.random() * 900);
     refresh();
@@ -257,7 +275,7 @@ function start() {
       showKinds(state.cards);
     }
   });
-  listen("explain", "change", () => { state.explain = at("explain").checked; refresh(); });
+  listen("explain", "change", () => { state.deniedExplanation = ""; state.explain = at("explain").checked; refresh(); });
   listen("attention-panel", "toggle", () => {
     state.attention = at("attention-panel").open;
     if (state.attention && state.explain) { refresh(); }
