@@ -57,7 +57,8 @@ class WandbLog:
                 artifact = self._wandb.Artifact(f"report-{self._run.id}", type="report")
                 artifact.add_file(str(report))
                 self._run.log_artifact(artifact)
-            self._run.finish()
+            # Without a report the run did not end well.
+            self._run.finish(exit_code=0 if report is not None else 1)
 
         self._attempt(close)
 

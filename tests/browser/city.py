@@ -27,8 +27,8 @@ NAMES = [
 ]  # fmt: skip
 NUM_USERS = 90
 NUM_EVENTS = 40
-# Few steps of a small model: seconds, and enough to learn the hours. One block, because most of
-# an export is torch tracing each block anew, whatever its size.
+# Few steps of a small model: seconds, and enough to learn the hours. An export, half of
+# the setup's time, is torch tracing the graph, so one block.
 SMALL = (
     "split.protocol=leave-one-out", "loop.max_epochs=14", "loop.batch_size=16",
     "model.window_len=24", "model.dim=32", "model.num_blocks=1", "optim.learning_rate=0.005",

@@ -24,7 +24,7 @@ NORMAL_QUANTILE = 1.959964
 class ProbabilityRecorder:
     """Scores as another scorer does, and keeps the most probable items of each case.
 
-    Probabilities are the softmax of the scores over all items, as the loss has it.
+    Probabilities are the softmax of the scores over all items, as full cross-entropy has it.
     """
 
     def __init__(self, scorer: Scorer) -> None:
