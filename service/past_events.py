@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -69,14 +70,16 @@ def read_past_events(dataset: Path, max_events: int) -> list[Event]:
             f"{path}: cannot be read as events of a dataset: {exc}; "
             "give --history the folder that `training import` wrote"
         ) from exc
-    rows = table.sort_by([("user_id", "ascending"), ("timestamp_ms", "ascending")]).to_pylist()
-    newest: dict[str, int] = Counter(row["user_id"] for row in rows)
-    kept = []
-    for row in rows:
-        newest[row["user_id"]] -= 1
-        if newest[row["user_id"]] < max_events:
-            kept.append(_event(row))
-    return kept
+    table = table.sort_by([("user_id", "ascending"), ("timestamp_ms", "ascending")])
+    return [_event(row) for row in table.filter(_newest(table["user_id"], max_events)).to_pylist()]
+
+
+def _newest(users: pa.ChunkedArray, max_events: int) -> pa.Array:
+    """Return which rows, of which those of a user stand together, are the user's last ones."""
+    codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
+    # Codes are given in the order in which users first stand there, so they rise.
+    ends = np.cumsum(np.bincount(codes))[codes]
+    return pa.array(ends - np.arange(len(codes)) <= max_events)
 
 
 def _event(row: dict[str, Any]) -> Event:

@@ -7,7 +7,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.api.event_schemas import IdText, Strict
-from service.api.schemas import RecommendRequest
 from service.catalogue import KnownItem
 from service.serving_model import ServingModel
 
@@ -37,7 +36,6 @@ class AboutBody(Strict):
                     "name": "cafés",
                     "num_items": 2,
                     "reads_texts": False,
-                    "explains": True,
                     "places": [[48.86, 2.35], [48.85, 2.34]],
                 }
             ]
@@ -47,7 +45,6 @@ class AboutBody(Strict):
     name: str
     num_items: int = Field(description="Live ones too")
     reads_texts: bool = Field(description="Whether `query` can be asked")
-    explains: bool = Field(description="Whether `explain` can be asked")
     places: list[tuple[float, float]] = Field(
         description="Where items are, latitude first: at most 1,000, evenly chosen; [] if unknown"
     )
@@ -56,16 +53,16 @@ class AboutBody(Strict):
     def of(cls, model: ServingModel) -> "AboutBody":
         """Return the body of what is served now."""
         bundle = model.bundle
-        places = np.column_stack([bundle.columns.lats, bundle.columns.lons])
-        known = places[~np.isnan(places).any(axis=1)]
+        lats, lons = bundle.columns.lats, bundle.columns.lons
+        known = np.flatnonzero(~(np.isnan(lats) | np.isnan(lons)))
         chosen = known[:: max(1, -(-len(known) // MAX_POINTS))]
+        points = np.column_stack([lats[chosen], lons[chosen]]).round(DECIMALS)
         return cls(
             model_version=model.version,
             name=bundle.manifest.name,
             num_items=len(bundle.vocabulary),
             reads_texts=model.texts is not None,
-            explains="explain" in RecommendRequest.model_fields,
-            places=[(lat, lon) for lat, lon in chosen.round(DECIMALS).tolist()],
+            places=[(lat, lon) for lat, lon in points.tolist()],
         )
 
 

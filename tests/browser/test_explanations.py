@@ -52,15 +52,10 @@ def explain_by_hand(visit: Visit, *, by_model: bool = True) -> list[dict[str, An
     """Answer in the service's place, and return the bodies that are asked with."""
     asked: list[dict[str, Any]] = []
 
-    def about(route: Route) -> None:
-        found = route.fetch()
-        route.fulfill(response=found, json=found.json() | {"explains": True})
-
     def recommend(route: Route) -> None:
         asked.append(json.loads(route.request.post_data or ""))
         route.fulfill(json=answer(asked[-1], by_model=by_model))
 
-    visit.page.route("**/v1/about", about)
     visit.page.route("**/v1/recommendations", recommend)
     # The made-up item is none of the service's.
     visit.page.route("**/similar?k=8", lambda route: route.fulfill(json={"items": []}))

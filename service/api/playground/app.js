@@ -14,7 +14,7 @@ const NUM_EVENTS = 100;
 const NUM_CARDS = 100;
 
 const state = {
-  isLive: true, explain: false, attention: false, about: { reads_texts: false, explains: false, places: [] },
+  isLive: true, explain: false, attention: false, about: { reads_texts: false, places: [] },
   user: null, before: null, answer: null, selected: null, events: [], deniedHistory: false, deniedExplanation: "", round: 0, working: 0,
   cards: new Map(), known: new Set(),
 };
@@ -44,12 +44,11 @@ async function begin() {
     say(said(error), true);
     return false;
   }
-  const { name, num_items: items, model_version: version, reads_texts: readsTexts, explains } = state.about;
+  const { name, num_items: items, model_version: version, reads_texts: readsTexts } = state.about;
   at("about").textContent = name + " · " + items.toLocaleString("en") + " items · model " + version.slice(0, 8);
   for (const id of ["query", "query_weight"]) { at(id).disabled = !readsTexts; }
   at("query-note").textContent = readsTexts ? "" : "Not available: the model that is served reads no texts.";
-  at("explain").disabled = !explains;
-  at("explain").checked = state.explain = explains;
+  at("explain").checked = state.explain = true;
   state.isReady = true;
   return true;
 }

@@ -22,7 +22,7 @@ function parts(answer, item, state) {
   if (!item) { return quiet("Choose “Why” at an item of the list."); }
   const title = make("p", {}, make("strong", {}, item.rank + ". " + nameOf(item)), " – " + reasonOf(item));
   if (!state.explain) {
-    const fix = state.deniedExplanation ? state.deniedExplanation : state.about.explains ? "Tick “Explain” to ask for one." : "This service gives none.";
+    const fix = state.deniedExplanation || "Tick “Explain” to ask for one.";
     return [title, ...quiet("There is no explanation in this answer. " + fix)];
   }
   if (!answer.explanation) {
