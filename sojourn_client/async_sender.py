@@ -87,8 +87,8 @@ class AsyncEventSender:
             )
         finally:
             self._num_flushing -= 1
-        if self._outbox.num_settled < goal:
-            num_left = goal - self._outbox.num_settled
+        num_left = goal - self._outbox.num_settled
+        if num_left > 0:
             raise NotDelivered(f"{num_left} events are not delivered yet")
 
     async def close(self, grace_s: float | None = None) -> None:

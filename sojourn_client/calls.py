@@ -43,6 +43,8 @@ MAX_BODY_BYTES = 1_000_000
 OK = frozenset({200})
 NO_CONTENT = 204
 NOT_READY = 503
+# What is sent as an array, in a body, or with commas between, in a query string.
+ARRAYS = (list, tuple, set, frozenset)
 
 T = TypeVar("T")
 
@@ -70,11 +72,6 @@ def post_events(events: Iterable[Event]) -> Iterator[Call[EventsStored]]:
         yield Call("POST", "/v1/events", partial(_events_stored, len(batch)), body)
 
 
-def event_bytes(event: Event) -> bytes:
-    """Return an event as it is in a body."""
-    return _encode(event.to_json())
-
-
 def user_recommendations(user_id: str, fields: UserFields) -> Call[Recommendations]:
     """Return the call for a stored user."""
     path = f"/v1/users/{_segment('user_id', user_id)}/recommendations"
@@ -100,14 +97,13 @@ def rank(items: Iterable[Candidate], fields: RankFields) -> Call[Recommendations
 
 def similar(item_id: str, k: int | None) -> Call[SimilarItems]:
     """Return the call for the items most like one."""
-    path = f"/v1/items/{_segment('item_id', item_id)}/similar"
+    path = _item(item_id) + "/similar"
     return Call("GET", path + _query_string({"k": k}), partial(read, SimilarItems))
 
 
 def put_item(item_id: str, fields: ItemFields) -> Call[Item]:
     """Return the call that says what an item is, in place of what was said before."""
-    path = f"/v1/items/{_segment('item_id', item_id)}"
-    return Call("PUT", path, partial(read, Item), _encode(fields))
+    return Call("PUT", _item(item_id), partial(read, Item), _encode(fields))
 
 
 def post_items(items: Iterable[NamedItem]) -> Call[ItemsStored]:
@@ -118,13 +114,13 @@ def post_items(items: Iterable[NamedItem]) -> Call[ItemsStored]:
 
 def get_item(item_id: str) -> Call[Item]:
     """Return the call for an item as it is served."""
-    return Call("GET", f"/v1/items/{_segment('item_id', item_id)}", partial(read, Item))
+    return Call("GET", _item(item_id), partial(read, Item))
 
 
 def delete_item(item_id: str) -> Call[None]:
     """Return the call that takes an item away."""
-    path = f"/v1/items/{_segment('item_id', item_id)}"
-    return Call("DELETE", path, lambda _nothing: None, statuses=frozenset({NO_CONTENT}))
+    statuses = frozenset({NO_CONTENT})
+    return Call("DELETE", _item(item_id), lambda _nothing: None, statuses=statuses)
 
 
 def get_user(user_id: str) -> Call[UserData]:
@@ -187,7 +183,7 @@ def _batches(events: Iterable[Event]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     num_bytes = 0
     for event in events:
-        encoded = event_bytes(event)
+        encoded = _encode(event.to_json())
         is_over = num_bytes + len(encoded) > MAX_BODY_BYTES or len(batch) == MAX_EVENTS_PER_CALL
         if batch and is_over:
             yield batch
@@ -207,7 +203,7 @@ def _plain(value: object) -> object:
     """Return a value with arrays for sequences and sets, and text for times."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, ARRAYS):
         return [_plain(one) for one in value]
     return moment(value) if isinstance(value, datetime) else value
 
@@ -220,6 +216,10 @@ def _segment(name: str, text: str) -> str:
     if not text:
         raise ValueError(f"{name} must not be empty")
     return text.replace(".", "%2E") if set(text) == {"."} else quote(text, safe="")
+
+
+def _item(item_id: str) -> str:
+    return f"/v1/items/{_segment('item_id', item_id)}"
 
 
 def _whole_user(user_id: str) -> str:
@@ -239,4 +239,4 @@ def _as_text(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return str(moment(value))
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple, set)) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, ARRAYS) else str(value)

@@ -21,6 +21,8 @@ JSON = "application/json"
 # The service closes a connection that nobody uses after five seconds; one that is just being closed
 # would lose a call.
 KEEPALIVE_S = 3.0
+# For one of the connections to become free.
+POOL_TIMEOUT_S = 10.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -28,16 +30,14 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 class Connection:
     """Where the service is and how to talk to it; seconds are per step of one try.
 
-    `connect_timeout_s` is for the connection, `timeout_s` for each wait for the service's bytes,
-    and `pool_timeout_s` for one of the `max_connections` to become free.
+    `connect_timeout_s` is for the connection, `timeout_s` for each wait for the service's bytes.
     """
 
     base_url: str
-    api_key: str | None = None
-    timeout_s: float = 10.0
-    connect_timeout_s: float = 2.0
-    pool_timeout_s: float = 10.0
-    max_connections: int = 20
+    api_key: str | None
+    timeout_s: float
+    connect_timeout_s: float
+    max_connections: int
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is no address, before a thread finds out."""
@@ -70,7 +70,7 @@ class Connection:
         return httpx.Timeout(
             min(self.timeout_s, left_s),
             connect=min(self.connect_timeout_s, left_s),
-            pool=min(self.pool_timeout_s, left_s),
+            pool=min(POOL_TIMEOUT_S, left_s),
         )
 
     def url(self, path: str) -> str:

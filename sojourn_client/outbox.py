@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from sojourn_client.answers import EventsStored
+from sojourn_client.calls import MAX_EVENTS_PER_CALL
 from sojourn_client.errors import (
     FieldProblem,
     InvalidRequest,
@@ -26,7 +27,6 @@ from sojourn_client.spool import Spool
 
 logger = logging.getLogger("sojourn_client")
 
-MAX_EVENTS_PER_CALL = 1_000
 REJECTED = "rejected"
 TOO_LARGE = 413
 # A service that asks for more is asked again all the same: events have nowhere else to go.
@@ -103,7 +103,6 @@ class Outbox:
 
     def __init__(self, options: SenderOptions) -> None:
         self.options = options
-        self.num_settled = 0
         self._counts = SenderCounts()
         self._queue: deque[tuple[float, Event]] = deque()
         self._retry_at = 0.0
@@ -123,14 +122,14 @@ class Outbox:
         return self._counts.queued + self._counts.restored
 
     @property
+    def num_settled(self) -> int:
+        """How many of these are out of it again: answered for, or rejected."""
+        return self.num_put - len(self._queue)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is no room for another event."""
         return len(self._queue) >= self.options.max_queue
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything was answered for."""
-        return not self._queue
 
     def restore(self, now_s: float) -> list[SpoolDamaged]:
         """Take what the spool has and return what is wrong with it; its file stays for now."""
@@ -224,7 +223,6 @@ class Outbox:
     def _drop(self, number: int) -> None:
         for _ in range(number):
             self._queue.popleft()
-        self.num_settled += number
 
     def _count(self, **more: int) -> None:
         old = self._counts

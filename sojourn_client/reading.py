@@ -44,7 +44,7 @@ def _fields(kind: Hashable) -> tuple[tuple[str, Any, bool], ...]:
 
 
 def _value(hint: Any, value: object, where: str) -> object:
-    if hint is Any or hint is object:
+    if hint is Any:
         return value
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):

@@ -42,8 +42,7 @@ class Retries:
 def jittered_s(base_s: float, cap_s: float, num_failures: int) -> float:
     """Return a random wait in seconds after so many failures, at least one."""
     doublings = min(num_failures - 1, MAX_DOUBLINGS)
-    # Not for secrets: it only has to differ between clients.
-    return random.uniform(0, min(cap_s, base_s * 2**doublings))  # noqa: S311
+    return random.uniform(0, min(cap_s, base_s * 2**doublings))  # noqa: S311  # no secret: it only has to differ between clients
 
 
 def is_transient(error: SojournError) -> bool:

@@ -93,13 +93,13 @@ class EventSender:
             self._num_flushing += 1
             self._changed.notify_all()
             try:
-                arrived = self._changed.wait_for(
+                self._changed.wait_for(
                     lambda: self._outbox.num_settled >= goal or self._is_over, timeout_s
                 )
                 num_left = goal - self._outbox.num_settled
             finally:
                 self._num_flushing -= 1
-        if not arrived or num_left > 0:
+        if num_left > 0:
             raise NotDelivered(f"{num_left} events are not delivered yet")
 
     def close(self, grace_s: float | None = None) -> None:

@@ -8,6 +8,7 @@ import pytest
 # The packages that bring them, Debian's where nothing else is said.
 PACKAGES = {
     "chromium": "chromium",
+    "curl": "curl",
     # Of Kubernetes' own archive: Debian's kubernetes-client is older than its kustomize may be.
     "kubectl": "kubectl",
     "prometheus": "prometheus",

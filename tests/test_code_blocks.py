@@ -1,6 +1,5 @@
 """Every code block of the pages that people copy from is run, or says what covers it."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -9,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.processes import ROOT, serving
+from tests.programs import program
 
 PAGES = (
     "README.md",
@@ -92,7 +93,7 @@ def assert_is_a_test(named: str) -> None:
 
 
 def test_a_target_that_takes_minutes_is_there() -> None:
-    """Only that they exist: no check runs `make demo`; `make test` is what runs this."""
+    """Only that they exist: the build server runs `make demo`; `make test` is what runs this."""
     rules = (ROOT / "Makefile").read_text("utf-8")
     for block in marked("make"):
         targets = re.findall(r"^make (\S+)", block.text, re.M)
@@ -105,7 +106,6 @@ def test_the_compose_file_can_be_read() -> None:
     """Docker is not where this runs: the profiles that are named are ones that the file has."""
     (block,) = marked("compose")
     assert "docker compose" in block.text
-    yaml = importlib.import_module("yaml")  # it ships no types
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
     profiles = {name for service in services.values() for name in service.get("profiles", ())}
     assert set(re.findall(r"--profile (\S+)", block.text)) <= profiles
@@ -122,6 +122,7 @@ def test_the_three_commands_are_the_same_wherever_they_stand() -> None:
 @pytest.mark.integration
 def test_the_session_with_curl_answers_as_it_says(tmp_path: Path) -> None:
     """On a small bundle: the counts are those of the page, the lists are not."""
+    program("curl")
     (block,) = marked("test: tests/test_code_blocks.py::test_the_session_with_curl")
     lines = [line for line in block.text.splitlines() if "service run" not in line]
     data = ("--embedded", "--data-dir", str(tmp_path / "data"))

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from tests.integration.processes import ADDRESS, ROOT, LoggedProcess, stop
-from tests.programs import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration]
 
@@ -50,9 +49,8 @@ def documented_commands() -> list[list[str]]:
     return [[sys.executable, *shlex.split(line)[1:]] for line in lines if line]
 
 
-def test_three_commands_lead_from_a_csv_to_the_page(tmp_path: Path) -> None:
+def test_three_commands_lead_from_a_csv_to_the_page(browser: Browser, tmp_path: Path) -> None:
     """A user of the file finds what comes next in the ring among the first three."""
-    chromium = program("chromium")
     following = write_shop(tmp_path / "shop.csv")
     importing, training, serving = documented_commands()
     outputs = []
@@ -68,7 +66,7 @@ def test_three_commands_lead_from_a_csv_to_the_page(tmp_path: Path) -> None:
     process = LoggedProcess(*serving, "--port", "0", cwd=tmp_path, env=environment())
     try:
         address = process.wait_for(ADDRESS)[1]
-        shown = {user: recommended(chromium, address, user) for user in ("k0", "k7", "k42")}
+        shown = {user: recommended(browser, address, user) for user in ("k0", "k7", "k42")}
         hits = [following[user] in " ".join(items[:3]) for user, items in shown.items()]
         assert all(hits), (shown, following)
     finally:
@@ -80,11 +78,9 @@ def environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
 
 
-def recommended(chromium: str, address: str, user: str) -> list[str]:
+def recommended(browser: Browser, address: str, user: str) -> list[str]:
     """Return what the page lists for a user, first to last."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
+    with browser.new_page() as page:
         page.goto(address)
         page.fill("#user", user)
         page.locator("#user-form").evaluate("form => form.requestSubmit()")
@@ -92,6 +88,4 @@ def recommended(chromium: str, address: str, user: str) -> list[str]:
             "() => document.querySelectorAll('#list li').length > 2", timeout=10_000
         )
         page.wait_for_load_state("networkidle")
-        items = page.locator("#list > li").all_inner_texts()
-        browser.close()
-        return items
+        return page.locator("#list > li").all_inner_texts()

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
-from tests.programs import program
 from tests.training import builders
 from training.runs import read_inputs
 from training.tracking import train_with_report
@@ -37,26 +36,23 @@ def opened(browser: Browser, report: Path, scheme: str, complaints: list[str]) -
 
 
 @pytest.mark.browser
-def test_a_report_is_accessible_and_complains_of_nothing(tmp_path: Path) -> None:
+def test_a_report_is_accessible_and_complains_of_nothing(browser: Browser, tmp_path: Path) -> None:
     """Axe finds nothing serious in light and dark, folded parts open; nothing else is loaded."""
     dataset, run = builders.cyclic_dataset(tmp_path)[0], tmp_path / "run"
     config = builders.tiny_config()
     train_with_report(read_inputs(dataset, config), config, run)
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program("chromium"))
-        grounds = set()
-        for scheme in ("light", "dark"):
-            page = opened(browser, run / "report.html", scheme, complaints)
-            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-            wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
-            assert not wide
-            # Evaluated by the browser itself, which the policy of the page does not hold back.
-            found = Axe().run(page).response["violations"]
-            assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
-        _take_picture(browser, run)
-        browser.close()
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page = opened(browser, run / "report.html", scheme, complaints)
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert not wide
+        # Evaluated by the browser itself, which the policy of the page does not hold back.
+        found = Axe().run(page).response["violations"]
+        assert [each["id"] for each in found if each["impact"] in SERIOUS] == []
+    _take_picture(browser, run)
     assert complaints == []
     assert len(grounds) == 2
 

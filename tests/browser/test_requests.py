@@ -1,7 +1,6 @@
 """What the page sends: the place of a click on the map, words, and the same as a curl line."""
 
 import json
-import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from playwright.sync_api import Browser, Response
 
 from tests.browser.conftest import Visit, context_of
 from tests.integration.processes import serving
+from tests.programs import program
 from tests.text_bundles import make_text_bundle
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration]
@@ -62,6 +62,7 @@ MIDDLE_OF_CATALOGUE = """async () => {
 
 def test_the_curl_line_gives_the_same_list_in_a_shell(visit: Visit) -> None:
     """Run as it stands, by a shell, with a quote in the user's id."""
+    program("curl")
     page = visit.open()
     page.locator("#user").fill("o'hara")
     page.locator("#user-form .primary").click()
@@ -69,12 +70,8 @@ def test_the_curl_line_gives_the_same_list_in_a_shell(visit: Visit) -> None:
     visit.click("#list .post")
     visit.settled("After the view of")
     line = page.locator("#curl").inner_text()
-    shell, curl = shutil.which("sh"), shutil.which("curl")
-    assert shell is not None
-    if curl is None:
-        pytest.skip("curl is not installed")
     done = subprocess.run(
-        [shell, "-c", line], capture_output=True, text=True, timeout=30, check=False
+        ["/bin/sh", "-c", line], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stderr
     answered = json.loads(done.stdout)

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,8 @@ from sojourn_client.spool import Spool
 BASE_URL = "http://sojourn.test"
 AT_ONCE = Retries(base_s=0)
 Reply: TypeAlias = httpx.Response | Exception
+LOST = httpx.ReadError("the answer was lost")
+DOWN = httpx.ConnectError("refused")
 
 LIST = {"recommendation_id": "r-1", "model_version": "v-1", "items": [], "degraded": []}
 
@@ -122,13 +124,3 @@ def opened(path: Path) -> Iterator[Spool]:
         yield spool
     finally:
         spool.release()
-
-
-def waiting_for(condition: Callable[[], bool]) -> None:
-    """Return when something is so; fails after ten seconds."""
-    pause = threading.Event()
-    for _ in range(1_000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it was not so in ten seconds")

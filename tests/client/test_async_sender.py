@@ -16,8 +16,9 @@ from sojourn_client import (
     SenderClosed,
     SenderCounts,
 )
-from tests.client.answering import Answering, event, opened
-from tests.client.test_sender import DOWN, LOST, ROOT, numbered, quick, sent_ids
+from tests.client.answering import DOWN, LOST, Answering, event, opened
+from tests.client.test_sender import numbered, quick, sent_ids
+from tests.integration.processes import ROOT
 
 
 async def send_all(sender: AsyncEventSender, events: list[Event]) -> None:

@@ -213,7 +213,7 @@ def test_an_event_has_its_id_from_the_start() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("timestamp", datetime(2026, 1, 31)), ("value", float("nan")), ("lat", float("inf"))],  # noqa: DTZ001
+    [("timestamp", datetime(2026, 1, 31)), ("value", float("nan")), ("lat", float("inf"))],  # noqa: DTZ001  # that is the claim
 )
 def test_what_could_never_be_sent_is_refused_when_the_event_is_made(field: str, value: Any) -> None:
     """In the caller's line, not in a thread of later."""
@@ -260,6 +260,6 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
 def test_answers_cannot_be_changed_by_accident() -> None:
     """They may be shared by threads."""
     kinds = [getattr(sojourn_client, name) for name in sojourn_client.__all__]
-    answers = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    answers: list[Any] = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
     assert len(answers) > 20
-    assert all(getattr(kind, "__dataclass_params__").frozen for kind in answers)  # noqa: B009
+    assert all(kind.__dataclass_params__.frozen for kind in answers)

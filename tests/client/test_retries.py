@@ -11,14 +11,13 @@ import pytest
 from sojourn_client import NoAnswer, RateLimited, Refused, Retries, Sojourn, Unavailable
 from sojourn_client.http import retry_after_s
 from sojourn_client.retries import jittered_s
-from tests.client.answering import LIST, Answering, event, problem
+from tests.client.answering import DOWN, LIST, LOST, Answering, event, problem
 
 FINE = httpx.Response(200, json=LIST)
-LOST = httpx.ReadError("the answer was lost")
 BUSY = problem(503, "overloaded", retry_after=1)
 
 
-@pytest.mark.parametrize("failure", [LOST, httpx.ConnectError("refused"), BUSY], ids=str)
+@pytest.mark.parametrize("failure", [LOST, DOWN, BUSY], ids=str)
 def test_a_failure_that_passes_is_tried_again(failure: httpx.Response | Exception) -> None:
     """The caller need not know."""
     service = Answering(failure, failure, FINE)
@@ -110,7 +109,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 def test_no_answer_says_whether_the_call_can_have_been_done() -> None:
     """Who switched a model wants to know."""
-    for failure, was_sent in ((LOST, True), (httpx.ConnectError("refused"), False)):
+    for failure, was_sent in ((LOST, True), (DOWN, False)):
         with Answering(failure).sojourn() as client, pytest.raises(NoAnswer) as caught:
             client.roll_back()
         assert caught.value.was_sent is was_sent

@@ -1,13 +1,14 @@
 """The background sender: what it takes is delivered, rejected, spooled, or told; never lost."""
 
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -26,11 +27,8 @@ from sojourn_client import (
     SpoolDamaged,
 )
 from sojourn_client.spool import line_of
-from tests.client.answering import Answering, Reply, event, opened, problem, waiting_for
-
-ROOT = Path(__file__).parents[2]
-LOST = httpx.ReadError("the answer was lost")
-DOWN = httpx.ConnectError("refused")
+from tests.client.answering import DOWN, LOST, Answering, Reply, event, opened, problem
+from tests.integration.processes import ROOT, seconds_until
 
 
 def quick(**options: Any) -> SenderOptions:
@@ -65,7 +63,7 @@ def test_an_event_waits_for_others_no_longer_than_said() -> None:
     service = Answering()
     with service.sojourn() as client, EventSender(client, quick(batch_size=100)) as sender:
         sender.send(event())
-        waiting_for(lambda: len(service.stored) == 1)
+        seconds_until(lambda: len(service.stored) == 1)
         assert sender.counts.pending <= 1
 
 
@@ -147,7 +145,7 @@ def test_a_full_queue_makes_the_caller_wait_and_then_says_so() -> None:
             sender.send(event(3))
         threading.Timer(0.01, service.gate.set).start()
         patient = event(4)
-        waiting_for(lambda: sender.counts.pending < 2)
+        seconds_until(lambda: sender.counts.pending < 2)
         sender.send(patient)
     assert len(service.stored) == 3
     assert patient.event_id in service.stored
@@ -192,7 +190,7 @@ def test_a_call_that_hangs_at_the_end_is_spooled_too(tmp_path: Path) -> None:
     with service.sojourn() as client:
         sender = EventSender(client, quick(spool_path=tmp_path / "spool"))
         sender.send(event())
-        waiting_for(lambda: len(service.requests) == 1)
+        seconds_until(lambda: len(service.requests) == 1)
         sender.close(grace_s=0.05)
         service.gate.set()
     assert sender.counts.spooled == 1
@@ -260,6 +258,7 @@ def in_a_child(sender: EventSender, answer: Any) -> None:
     sender.close()
 
 
+# Python warns of a fork beside threads; that is the case here.
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_of_a_fork_is_told_to_make_its_own() -> None:
     """Its copy has no thread, and the parent sends what is in the queue."""
@@ -292,15 +291,24 @@ print("sent", flush=True)
 """
 
 
+@contextmanager
+def sending(spool: Path, ending: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run the program with an ending of its own; yield it and what it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(ending=ending), str(spool)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout
+
+
 def test_a_second_signal_ends_the_grace_and_loses_nothing(tmp_path: Path) -> None:
     """Whoever presses Ctrl-C twice, or an init that is in a hurry, still gets a spool."""
     ending = "print('ending', flush=True)\nsender.close(grace_s=60)"
-    command = [sys.executable, "-c", PROGRAM.format(ending=ending), str(tmp_path / "spool")]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == [b"sent\n", b"ending\n"]
+    with sending(tmp_path / "spool", ending) as (process, said):
+        assert [said.readline() for _ in range(2)] == [b"sent\n", b"ending\n"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     with opened(tmp_path / "spool") as left:
@@ -322,12 +330,8 @@ def test_a_program_that_ends_loses_nothing(
 ) -> None:
     """However it ends, SIGKILL apart: no block was left and nobody called close."""
     spool = tmp_path / "spool"
-    command = [sys.executable, "-c", PROGRAM.format(ending=ending), str(spool)]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"sent\n"
+    with sending(spool, ending) as (process, said):
+        assert said.readline() == b"sent\n"
         if signal_number is not None:
             process.send_signal(signal_number)
         assert process.wait(30) == code

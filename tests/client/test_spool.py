@@ -105,6 +105,7 @@ def test_a_spool_has_one_owner_at_a_time(tmp_path: Path) -> None:
         assert spool.read().events == []
 
 
+# Python warns of a fork beside threads, which other tests may have left.
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_of_a_fork_does_not_keep_a_spool_that_its_parent_gave_up(tmp_path: Path) -> None:
     """It has the lock's file open too, and may live for long."""

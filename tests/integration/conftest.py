@@ -14,6 +14,7 @@ from service.store.embedded import EmbeddedValkey
 from service.store.history import HistoryStore
 from service.store.servers import ServerClient
 from tests.fakes import FakeClock
+from tests.integration import processes
 from tests.integration.store.builders import PATIENT_MS, empty_at
 
 
@@ -29,6 +30,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run a Cluster of three primaries and three replicas."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as servers:
         yield servers
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a port at which nothing listens."""
+    return processes.free_port()
 
 
 @pytest.fixture

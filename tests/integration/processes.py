@@ -5,6 +5,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,13 @@ def seconds_until(is_so: Callable[[], bool], within_s: float = 30.0) -> float:
         assert time.monotonic() - began < within_s, "it was not so in time"
         threading.Event().wait(POLL_S)
     return time.monotonic() - began
+
+
+def free_port() -> int:
+    """Return a port at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class LoggedProcess:

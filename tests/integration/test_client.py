@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import re
 import shutil
-import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -49,14 +48,6 @@ def service_at(port: int, bundle: Path, redis_url: str) -> Iterator[LoggedProces
         yield process
     finally:
         stop(process)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """Return a port at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Redis is slow, deaf or gone: answers in time, at the cost of few calls, and recovery alone."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from service.config import Settings
 from tests.builders import event_json
 from tests.clients import client_of, metric
 from tests.fakes import NOON_MS
-from tests.integration.processes import serving, valkey_at
+from tests.integration.processes import free_port, serving, valkey_at
 from tests.integration.proxies import Proxy, proxy_to
 
 pytestmark = pytest.mark.integration
@@ -31,9 +30,7 @@ OPEN = 'sojourn_redis_breaker{state="open"}'
 @pytest.fixture(scope="module")
 def valkey_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Run a server for this module's proxies to lead to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with valkey_at(port, tmp_path_factory.mktemp("valkey")):
         yield port
 

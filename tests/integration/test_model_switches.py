@@ -87,7 +87,7 @@ def test_two_replicas_that_are_asked_for_different_models_end_on_one(
             assert [answer.json()["active"] for answer in answers] == list(versions)
             end = str(listed(clients[0])["active"])
             assert end in versions
-            seconds_until(lambda: {version_of(client) for client in clients} == {end})  # noqa: B023
+            seconds_until(lambda: {version_of(client) for client in clients} == {end})  # noqa: B023  # asked at once
 
 
 def test_a_damaged_bundle_leaves_both_replicas_on_the_old_one(

@@ -47,14 +47,6 @@ def recommended(client: httpx.Client, user_id: str = "anna") -> list[str]:
     return [item["item_id"] for item in answer.json()["items"]]
 
 
-@pytest.fixture
-def free_port() -> int:
-    """Return a port at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_posted_event_changes_the_answer_and_survives_a_restart(
     bundle_path: Path, tmp_path: Path
 ) -> None:

@@ -135,7 +135,7 @@ def test_a_collector_that_is_away_harms_no_answer(
 
 
 def test_without_the_packages_the_start_says_what_to_install(
-    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_path: Path, tmp_path: Path
 ) -> None:
     """One line and status 1, before anything is started."""
     blocker = tmp_path / "sitecustomize.py"

@@ -5,7 +5,6 @@ Times are shortened in a copy of the rules, so that a week is some seconds.
 
 import json
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +18,14 @@ import yaml
 
 from tests.builders import event_json
 from tests.integration.collectors import HASTY, collecting
-from tests.integration.processes import LoggedProcess, seconds_until, serving, stop, valkey_at
+from tests.integration.processes import (
+    LoggedProcess,
+    free_port,
+    seconds_until,
+    serving,
+    stop,
+    valkey_at,
+)
 from tests.observability import files
 from tests.programs import program
 
@@ -61,13 +67,6 @@ class Watched:
             self.client.get(f"/v1/users/{name}/recommendations")
         self.client.get(f"/v1/users/{user}/recommendations?k=0")
         self.client.post("/v1/events", json={"events": [led]})
-
-
-def free_port() -> int:
-    """Return a port at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def configuration(folder: Path, targets: dict[str, str]) -> Path:

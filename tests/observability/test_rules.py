@@ -1,6 +1,7 @@
 """Every alert fires when its condition is made true, and none fires when all is well."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,12 @@ def unit_test(series: Series, firing: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, *tests: dict[str, Any]) -> None:
-    """Run tests of promtool against the rules."""
+def run(folder: Path, test: dict[str, Any], rules: Sequence[Path] = files.RULES) -> None:
+    """Run a test of promtool against rules, at its own interval."""
     document = {
-        "rule_files": [str(path) for path in files.RULES],
-        "evaluation_interval": "1m",
-        "tests": list(tests),
+        "rule_files": [str(path) for path in rules],
+        "evaluation_interval": test["interval"],
+        "tests": [test],
     }
     path = folder / "tests.yml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
@@ -110,10 +111,7 @@ def test_the_hour_is_compared_as_a_share_of_days(tmp_path: Path) -> None:
     recording = (files.PROMETHEUS / "rules" / "recording.yml").read_text("utf-8")
     coarse = tmp_path / "recording.yml"
     coarse.write_text(recording.replace("interval: 1m", "interval: 10m"), "utf-8")
-    document = {"rule_files": [str(coarse)], "evaluation_interval": "10m", "tests": [test]}
-    path = tmp_path / "tests.yml"
-    path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
-    promtool("test", "rules", str(path))
+    run(tmp_path, test, [coarse])
 
 
 def _day(hour: int, day: int, per_hour: int) -> str:

