@@ -128,7 +128,7 @@ def _case(
     places = np.arange(max(0, length - EXAMINED), length)
     strength = {
         "leave-one-out": _leave_one_out(bundle, asked, places, item),
-        "gradient x input": _gradient(model, bundle, asked, item)[places],
+        "gradient x input": _gradient(model, asked, item)[places],
         "attention": _attention(bundle, asked)[places],
         "last": places.astype(np.float64),
         "random": rng.random(len(places)),
@@ -172,9 +172,7 @@ def _leave_one_out(
     return found[0] - found[1:]
 
 
-def _gradient(
-    model: SequenceModel, bundle: LoadedBundle, asked: AtPoint, item: int
-) -> NDArray[np.float64]:
+def _gradient(model: SequenceModel, asked: AtPoint, item: int) -> NDArray[np.float64]:
     """Return gradient x input of the item's score by the vectors of the window's events."""
     batch = inference_batch(encode_windows([asked.window], [asked.point], len(asked.window)))
     with torch.no_grad():

@@ -84,10 +84,7 @@ def reliability_chart(title: str, points: Sequence[tuple[float, Bar, int]], *, n
     end = min(x.high, y.high)
     marks = [f'<path class="diagonal" d="{_path([(0.0, 0.0), (end, end)], x, y)}"/>']
     marks += [mark for point in points for mark in _reliability(point, x, y)]
-    said = "; ".join(
-        f"predicted {shown(at)}, observed {shown(bar.value)}, {shown(cases)} cases"
-        for at, bar, cases in points
-    )
+    said = "; ".join(map(_said_of_bin, points))
     frame = _frame(x, y, "predicted probability")
     return _figure(title, said, [*frame, *marks], ["observed share", DIAGONAL], note)
 
@@ -161,8 +158,12 @@ def _bar(name: str, bar: Bar, at: tuple[int, int, int], x: Axis, y: Axis) -> lis
         f'<rect class="bar {colour(place)}" x="{left:.1f}" y="{top:.1f}" '
         f'width="{right - left:.1f}" height="{base - top:.1f}">'
         f"<title>{escape(said)}</title></rect>",
-        f'<path class="error" d="M{middle:.1f} {_y(y, bar.low):.1f}V{_y(y, bar.high):.1f}"/>',
+        _interval(bar, middle, y),
     ]
+
+
+def _interval(bar: Bar, at: float, y: Axis) -> str:
+    return f'<path class="error" d="M{at:.1f} {_y(y, bar.low):.1f}V{_y(y, bar.high):.1f}"/>'
 
 
 def _said(name: str, line: Points, x_label: str) -> str:
@@ -174,14 +175,18 @@ def _said(name: str, line: Points, x_label: str) -> str:
 
 
 def _reliability(point: tuple[float, Bar, int], x: Axis, y: Axis) -> list[str]:
-    at, bar, cases = point
-    said = f"predicted {shown(at)}, observed {shown(bar.value)}, {shown(cases)} cases"
-    place = f"{_x(x, at):.1f}"
+    at, bar, _ = point
+    place = _x(x, at)
     return [
-        f'<path class="error" d="M{place} {_y(y, bar.low):.1f}V{_y(y, bar.high):.1f}"/>',
-        f'<circle class="dot s0" cx="{place}" cy="{_y(y, bar.value):.1f}" r="4">'
-        f"<title>{escape(said)}</title></circle>",
+        _interval(bar, place, y),
+        f'<circle class="dot s0" cx="{place:.1f}" cy="{_y(y, bar.value):.1f}" r="4">'
+        f"<title>{escape(_said_of_bin(point))}</title></circle>",
     ]
+
+
+def _said_of_bin(point: tuple[float, Bar, int]) -> str:
+    at, bar, cases = point
+    return f"predicted {shown(at)}, observed {shown(bar.value)}, {shown(cases)} cases"
 
 
 def _path(points: Points, x: Axis, y: Axis) -> str:

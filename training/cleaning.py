@@ -25,7 +25,7 @@ RAW_COLUMNS = (
 ROW = "row"
 # Numbers above these are milliseconds, microseconds and nanoseconds: as seconds they lie past the
 # year 5000.
-_MIN_MS = 100_000_000_000
+MIN_MS = 100_000_000_000
 _MIN_US = 100_000_000_000_000
 _MIN_NS = 100_000_000_000_000_000
 _OFFSET = r"T?\d\d:\d\d.*([+-])(\d\d):?(\d\d)$"
@@ -175,7 +175,7 @@ def _scaled_ms(number: Expression) -> Expression:
     scaled = (
         when(number >= lit(_MIN_NS), number / 1_000_000)
         .when(number >= lit(_MIN_US), number / 1000)
-        .when(number >= lit(_MIN_MS), number)
+        .when(number >= lit(MIN_MS), number)
         .otherwise(number * 1000)
     )
     return when(is_nan(scaled), lit(None)).otherwise(scaled.round().cast(DataType.int64()))

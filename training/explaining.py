@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.contract import bundle as contract
-from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS, Arrays, Float32s
+from service.contract.features import Arrays, Float32s
 from training.config import TrainingError
 from training.model.attention import BlockBody
 from training.model.batch import serving_batch
@@ -24,11 +24,10 @@ from training.model.heads import NextItemHead
 from training.model.sequence_model import SequenceModel
 from training.model.transformer import LigrBlock
 from training.off_edges import off_edges
-from training.onnx_graph import export_graph, graph_bytes
+from training.onnx_graph import export_of_windows, graph_bytes
 
 # A table of 4,096 items with 64 numbers.
 MIN_TABLE_BYTES = 1 << 20
-DTYPES = {"int64": torch.int64, "float32": torch.float32}
 # How far attention in torch and in ONNX Runtime may be apart, of weights that add up to 1.
 ATTENTION_TOLERANCE = 1e-5
 SOFTMAX_BLOCKS = (LigrBlock, PlainBlock)
@@ -77,18 +76,8 @@ def _blocks(model: SequenceModel) -> nn.ModuleList:
 
 def attention_model(model: SequenceModel, inputs: tuple[str, ...]) -> onnx.ModelProto:
     """Return the graph of `AttentionMaps`; batch and window length are free."""
-    shapes = WINDOW_INPUTS | REQUEST_INPUTS
-    window = model.config.window_len
-    examples = {
-        name: torch.zeros(
-            (2, window) if name in WINDOW_INPUTS else (2,), dtype=DTYPES[shapes[name]]
-        )
-        for name in inputs
-    }
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    dims = tuple({0: batch, 1: length} if name in WINDOW_INPUTS else {0: batch} for name in inputs)
-    maps = AttentionMaps(model, inputs)
-    return export_graph(maps, examples, [contract.ATTENTION_OUTPUT], (dims,))
+    maps, outputs = AttentionMaps(model, inputs), [contract.ATTENTION_OUTPUT]
+    return export_of_windows(maps, inputs, model.config.window_len, outputs)
 
 
 def write_attention(

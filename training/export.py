@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from service.contract import bundle as contract
 from service.contract.features import (
-    REQUEST_INPUTS,
     WINDOW_INPUTS,
     Arrays,
     Float32s,
@@ -34,13 +33,13 @@ from training.config import TrainingError, config_to_dict
 from training.data import ITEM_SCHEMA, MS_PER_HOUR, EventTable, local_hours, read_items
 from training.dataset import past_window
 from training.evaluate import headline_rule
-from training.explaining import DTYPES, MIN_TABLE_BYTES, write_attention, write_row_parts
+from training.explaining import MIN_TABLE_BYTES, write_attention, write_row_parts
 from training.item_index import write_item_index
 from training.model.batch import serving_batch
 from training.model.sequence_model import SequenceModel
 from training.model.time import same_until
 from training.model_config import ModelConfig
-from training.onnx_graph import ONNX_OPSET, export_graph, graph_bytes
+from training.onnx_graph import ONNX_OPSET, export_of_windows, graph_bytes
 from training.runs import LoadedRun, load_run, measure
 from training.scorers import OnnxScorer, TorchScorer, copies
 
@@ -144,19 +143,8 @@ def export_bundle(run: Path, out: Path) -> tuple[Path, contract.Manifest]:
 
 def encoder_bytes(model: SequenceModel) -> bytes:
     """Return the serialised ONNX encoder; batch and window length are free."""
-    names = encoder_inputs(model.config)
-    shapes = WINDOW_INPUTS | REQUEST_INPUTS
-    window = model.config.window_len
-    examples = {
-        name: torch.zeros(
-            (2, window) if name in WINDOW_INPUTS else (2,), dtype=DTYPES[shapes[name]]
-        )
-        for name in names
-    }
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    dims = tuple({0: batch, 1: length} if name in WINDOW_INPUTS else {0: batch} for name in names)
-    encoder = ServingEncoder(model)
-    return graph_bytes(export_graph(encoder, examples, encoder_outputs(model), (dims,)))
+    encoder, outputs = ServingEncoder(model), encoder_outputs(model)
+    return graph_bytes(export_of_windows(encoder, encoder.inputs, model.config.window_len, outputs))
 
 
 def item_matrix(model: SequenceModel) -> Float32s:

@@ -6,14 +6,15 @@ rounding.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.contract.features import Arrays
 from training.model.place import (
     DISTANCE_UNIT_KM,
-    EARTH_RADIUS_KM,
     MAX_LOG2_DISTANCE,
     NUM_DISTANCE_BUCKETS,
+    haversine_km,
 )
 from training.model.time import (
     BUCKETS_PER_NAT,
@@ -76,15 +77,7 @@ def _hide_places(lats: NDArray[np.float32], lons: NDArray[np.float32]) -> None:
     """Make the places unknown, in place, that are at an edge from one that is kept."""
     for at in np.flatnonzero(~np.isnan(lats)):
         kept = np.flatnonzero(~np.isnan(lats[:at]))
-        distances = _distances_km(lats[at], lons[at], lats[kept], lons[kept])
-        if near_distance_edge(distances).any():
+        places = (lats[at], lons[at], lats[kept], lons[kept])
+        distances = haversine_km(*(torch.as_tensor(each, dtype=torch.float64) for each in places))
+        if near_distance_edge(distances.numpy()).any():
             lats[at] = lons[at] = np.nan
-
-
-def _distances_km(
-    lat: np.float32, lon: np.float32, lats: NDArray[np.float32], lons: NDArray[np.float32]
-) -> Float64s:
-    phi, others = np.deg2rad(np.float64(lat)), np.deg2rad(lats.astype(np.float64))
-    east = np.sin(np.deg2rad(np.float64(lon) - lons) / 2)
-    chord = np.sin((phi - others) / 2) ** 2 + np.cos(phi) * np.cos(others) * east**2
-    return np.asarray(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(chord, 0, 1))), np.float64)

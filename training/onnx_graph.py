@@ -8,9 +8,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from service.contract.features import REQUEST_INPUTS, WINDOW_INPUTS
 from training.config import TrainingError
 
 ONNX_OPSET = 23
+_DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 
 def export_graph(
@@ -40,6 +42,25 @@ def export_graph(
     if program is None:
         raise TrainingError("the exporter returned no program")
     return program.model_proto
+
+
+def export_of_windows(
+    module: nn.Module, inputs: Sequence[str], window_len: int, outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """Return the graph of a module that takes the contract's arrays named `inputs`, in their order.
+
+    Batch and window length are free.
+    """
+    dtypes = WINDOW_INPUTS | REQUEST_INPUTS
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    examples: dict[str, Tensor] = {}
+    dims: list[dict[int, Any]] = []
+    for name in inputs:
+        of_window = name in WINDOW_INPUTS
+        shape = (2, window_len) if of_window else (2,)
+        examples[name] = torch.zeros(shape, dtype=_DTYPES[dtypes[name]])
+        dims.append({0: batch, 1: length} if of_window else {0: batch})
+    return export_graph(module, examples, outputs, (tuple(dims),))
 
 
 def graph_bytes(proto: onnx.ModelProto) -> bytes:

@@ -5,7 +5,6 @@ inputs of each attention, so that no path of the model changes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +39,12 @@ def attention_weights(model: SequenceModel, batch: Batch) -> list[Tensor]:
     return found
 
 
-def _softmax_weights(module: Any, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Return the weights of an Attention or a LanguageAttention, from what it was given."""
+def _language_weights(
+    module: LanguageAttention, queries: Tensor, keys: Tensor, mask: Tensor
+) -> Tensor:
+    """Return the weights of a language model's attention, which has biases and no rotation."""
     query = split_heads(module.query(queries), module.num_heads)
     key = split_heads(module.key_value(keys).chunk(2, dim=-1)[0], module.num_heads)
-    rotary = getattr(module, "rotary", None)
-    if rotary is not None:
-        query, key = rotary(query, keys.shape[1]), rotary(key, keys.shape[1])
     logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5 + mask
     return torch.softmax(logits, dim=-1)
 
@@ -67,7 +65,7 @@ def _pointwise_weights(module: HstuBlock, x: Tensor, mask: Tensor) -> Tensor:
 
 
 READERS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    Attention: _softmax_weights,
-    LanguageAttention: _softmax_weights,
+    Attention: Attention.weights,
+    LanguageAttention: _language_weights,
     HstuBlock: _pointwise_weights,
 }

@@ -59,7 +59,7 @@ def calibration(predicted: NDArray[np.float64], happened: NDArray[np.bool_]) -> 
     is the mean of |predicted - observed| over the bins, weighted by their counts (Naeini et al.,
     2015). A prediction of the same number may fall into two bins.
 
-    >>> calibration(np.array([0.2, 0.4]), np.array([False, True]))["ece"]
+    >>> round(calibration(np.array([0.2, 0.4]), np.array([False, True]))["ece"], 4)
     0.2
     """
     order = np.argsort(predicted, kind="stable")

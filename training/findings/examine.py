@@ -27,6 +27,7 @@ from training.findings.item_map import (
     common_categories,
     item_map,
     item_names,
+    most_events,
     neighbours,
     unit_vectors,
 )
@@ -53,18 +54,19 @@ def examine(run: Path, loaded: LoadedRun) -> dict[str, Any]:
     names = item_names(read_items(inputs.dataset_path).to_pylist(), tuple(inputs.events.items))
     vectors = unit_vectors(model)
     near = neighbours(vectors, counts)
-    windows = _windows(loaded, NUM_WINDOWS)
+    rows = sampled_cases(inputs)
+    windows = _windows(loaded, rows)
     return {
-        **_validation(run, loaded),
-        "attention": _attention(loaded, names),
+        **_validation(run, loaded, rows),
+        "attention": _attention(loaded, rows, names),
         "biases": bias_curves(model, windows),
-        "week": _week(loaded, windows, names),
+        "week": _week(loaded, windows, counts, names),
         "items": item_map(vectors, counts, names),
         "neighbours": _named_neighbours(run, near, names),
     }
 
 
-def _validation(run: Path, loaded: LoadedRun) -> dict[str, Any]:
+def _validation(run: Path, loaded: LoadedRun, cases: NDArray[np.int64]) -> dict[str, Any]:
     """Return figures by group beside popularity, calibration, and what the run started from."""
     inputs, config = loaded.inputs, loaded.config
     rule = headline_rule(inputs.info.repeat_share)
@@ -73,7 +75,7 @@ def _validation(run: Path, loaded: LoadedRun) -> dict[str, Any]:
     ranking = rank_cases(
         {MODEL: recorder, POPULARITY: baseline},
         inputs.events,
-        sampled_cases(inputs),
+        cases,
         window_len=config.model.window_len,
         request_time=config.model.request_time,
     )
@@ -111,22 +113,20 @@ def _calibration(
     return found
 
 
-def _windows(loaded: LoadedRun, most: int) -> Arrays:
-    """Return the windows of some validation cases, in one batch."""
-    rows = sampled_cases(loaded.inputs)
+def _windows(loaded: LoadedRun, rows: NDArray[np.int64]) -> Arrays:
+    """Return the windows of some of the cases, in one batch."""
     rng = np.random.default_rng(SEED)
-    chosen = rng.choice(rows, min(most, len(rows)), replace=False)
+    chosen = rng.choice(rows, min(NUM_WINDOWS, len(rows)), replace=False)
     model = loaded.config.model
     batches = case_batches(
-        loaded.inputs.events, chosen, model.window_len, model.request_time, batch_size=most
+        loaded.inputs.events, chosen, model.window_len, model.request_time, batch_size=NUM_WINDOWS
     )
     return next(iter(batches))[1]
 
 
-def _attention(loaded: LoadedRun, names: ItemNames) -> dict[str, Any]:
+def _attention(loaded: LoadedRun, rows: NDArray[np.int64], names: ItemNames) -> dict[str, Any]:
     """Return the attention of a few users' last events; `users` is empty without attention."""
     inputs, config = loaded.inputs, loaded.config.model
-    rows = sampled_cases(inputs)
     past = rows - inputs.events.user_starts[inputs.events.users[rows]]
     long = rows[past >= min(LEAST_EVENTS, int(past.max()))]
     rng = np.random.default_rng(SEED)
@@ -153,23 +153,23 @@ def _attention_of_user(titles: list[str], layers: list[torch.Tensor]) -> dict[st
         maps.append(np.concatenate([older, weights[:, :, -shown:]], axis=2).tolist())
     return {
         "titles": titles[-shown:],
-        "older": len(titles) > shown,
         "layers": maps,
         "num_layers": len(layers),
         "num_heads": layers[0].shape[0],
     }
 
 
-def _week(loaded: LoadedRun, windows: Arrays, names: ItemNames) -> dict[str, Any] | None:
+def _week(
+    loaded: LoadedRun, windows: Arrays, counts: NDArray[np.int64], names: ItemNames
+) -> dict[str, Any] | None:
     """Return how predictions move over the week, by the commonest categories, else items."""
-    counts = item_counts(loaded.inputs.events, loaded.inputs.split.train)
     called = names.categories if any(names.categories) else names.titles
     if any(names.categories):
         events = loaded.inputs.events.window.items[loaded.inputs.split.train]
         common = common_categories([called[item] for item in events], 4 * NUM_SERIES)
     else:
-        order = np.argsort(-counts[1:], kind="stable")[: 4 * NUM_SERIES] + 1
-        common = list(dict.fromkeys(called[item] for item in order))
+        known = most_events(counts, 4 * NUM_SERIES)
+        common = list(dict.fromkeys(called[item] for item in known))
     place_of = {name: place for place, name in enumerate(common, start=1)}
     groups = np.array([place_of.get(name, 0) for name in called], np.int64)
     profile = week_profile(loaded.model, windows, groups, len(common) + 1)

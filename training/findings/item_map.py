@@ -57,7 +57,7 @@ def neighbours(vectors: Float32s, counts: NDArray[np.int64]) -> list[dict[str, A
 
     `vectors` are unit vectors (num_items + 1, dim), `counts` the events of each, (num_items + 1,).
     """
-    chosen = _most_events(counts, NUM_KNOWN)
+    chosen = most_events(counts, NUM_KNOWN)
     cosines = vectors[chosen] @ vectors.T
     cosines[:, 0] = -np.inf
     cosines[np.arange(len(chosen)), chosen] = -np.inf
@@ -83,7 +83,7 @@ def item_map(vectors: Float32s, counts: NDArray[np.int64], names: ItemNames) -> 
         fitted = np.sort(rng.choice(fitted, MOST_FITTED, replace=False))
     components = min(2, len(fitted), vectors.shape[1])
     pca = PCA(components, svd_solver="full").fit(vectors[fitted].astype(np.float64))
-    drawn = _most_events(counts, MOST_POINTS)
+    drawn = most_events(counts, MOST_POINTS)
     places = pca.transform(vectors[drawn].astype(np.float64))
     places = np.pad(places, ((0, 0), (0, 2 - components)))
     groups, group_of = _groups(drawn, counts, names)
@@ -123,7 +123,7 @@ def common_categories(categories: Sequence[str], most: int) -> list[str]:
     return sorted(counted, key=lambda name: (-counted[name], name))[:most]
 
 
-def _most_events(counts: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def most_events(counts: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return the items with the most events, from the most; ties by index."""
     order = np.argsort(-counts[1:], kind="stable")[:most] + 1
     return order.astype(np.int64)

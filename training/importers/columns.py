@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from service.contract.events import EVENT_TYPES
+from training.cleaning import RAW_COLUMNS
 from training.config import TrainingError
 from training.importers.csv_text import shown
 from training.importers.times import MIN_SECONDS, parse_time
 from training.importers.words import TYPE_WORDS, VAGUE_TYPE_WORDS, names_of, plain
 
 REQUIRED = ("user_id", "item_id", "time")
-OPTIONAL_COLUMNS = (
-    "event_type", "event_id", "tz_offset_min", "value", "duration_s", "lat", "lon",
-)  # fmt: skip
+OPTIONAL_COLUMNS = tuple(role for role in RAW_COLUMNS if role not in REQUIRED)
 NUMBERS = ("value", "duration_s", "lat", "lon")
 # Names an optional column that shall not be used.
 NONE = "-"
@@ -149,8 +148,7 @@ def decimal_comma(
 
 def _named(path: Path, columns: ColumnOptions, sample: Sample) -> dict[str, str]:
     """Return the columns that the caller named; NONE leaves one out that need not be there."""
-    roles = (*REQUIRED, *OPTIONAL_COLUMNS)
-    given = {role: name for role in roles if (name := getattr(columns, role)) is not None}
+    given = {role: name for role in RAW_COLUMNS if (name := getattr(columns, role)) is not None}
     named = {r: name for r, name in given.items() if name != NONE or r in REQUIRED}
     for role, name in named.items():
         if name not in sample:
@@ -241,7 +239,7 @@ def _said(chosen: Mapping[str, str], guessed: Sequence[str], sample: Sample) -> 
     """Return what a person has to know of the guesses; nothing where all names are ours."""
     ours = OWN_NAMES | {role: role for role in OPTIONAL_COLUMNS}
     if all(chosen[role] == ours[role] for role in guessed if role in REQUIRED) and not any(
-        role in guessed for role in (*OPTIONAL_COLUMNS,) if role in chosen
+        role in guessed for role in OPTIONAL_COLUMNS if role in chosen
     ):
         return []
     told = [f"{role} = {name!r}" for role, name in chosen.items()]

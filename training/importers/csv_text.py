@@ -3,7 +3,6 @@
 import csv
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,9 +45,9 @@ def inspect_csv(path: Path, delimiter: str | None, encoding: str | None) -> CsvS
     separator = _separator(path, chosen, delimiter)
     if delimiter is None and separator != ",":
         notes.append(f"separator: {SEPARATORS[separator]}")
-    with _records(path, chosen, separator) as records:
-        header = _header(path, next(records)[1])
-        num_events = _check_records(path, records, len(header))
+    records = _records(path, chosen, separator)
+    header = _header(path, next(records)[1])
+    num_events = _check_records(path, records, len(header))
     if not num_events:
         raise TrainingError(f"{path}: has a line of column names and no event below it")
     return CsvShape(separator, chosen, header, tuple(notes))
@@ -58,16 +57,16 @@ def find_lines(path: Path, shape: CsvShape, wanted: Sequence[dict[str, str]]) ->
     """Return the line of each row, given by the fields that it has, None if there is no such."""
     found: list[int | None] = [None] * len(wanted)
     left = set(range(len(wanted)))
-    with _records(path, shape.encoding, shape.delimiter) as records:
-        next(records)
-        for line, fields in records:
-            row = dict(zip(shape.header, fields, strict=False))
-            for place in [p for p in left if wanted[p].items() <= row.items()]:
-                found[place] = line
-                left.discard(place)
-                break
-            if not left:
-                break
+    records = _records(path, shape.encoding, shape.delimiter)
+    next(records)
+    for line, fields in records:
+        row = dict(zip(shape.header, fields, strict=False))
+        fit = next((place for place in left if wanted[place].items() <= row.items()), None)
+        if fit is not None:
+            found[fit] = line
+            left.discard(fit)
+        if not left:
+            break
     return found
 
 
@@ -202,15 +201,8 @@ def _check_records(path: Path, records: Iterator[tuple[int, list[str]]], width: 
     return num_records
 
 
-@contextmanager
-def _records(
-    path: Path, encoding: str, delimiter: str
-) -> Iterator[Iterator[tuple[int, list[str]]]]:
+def _records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of its first line, fields) of every record that is not blank."""
-    yield _parsed(path, encoding, delimiter)
-
-
-def _parsed(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(_lines(path, encoding), delimiter=delimiter, strict=True)
     line = 1
     while True:

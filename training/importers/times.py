@@ -17,6 +17,7 @@ import pyarrow as pa
 from daft import DataType, Series, col
 from daft.functions import regexp_extract, regexp_replace, strip, try_cast
 
+from training.cleaning import MIN_MS
 from training.config import TrainingError
 from training.importers.csv_text import shown
 
@@ -28,7 +29,6 @@ MAX_MONTH = 12
 Moment = str | datetime | date
 # Numbers of seconds below this lie before March 1973: counters or Excel's days, not times.
 MIN_SECONDS = 100_000_000
-MIN_MS = 100_000_000_000
 _EXCEL_DAYS = (20_000, 80_000)
 _EPOCH = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 # A date and time in one number; 12 digits would else be milliseconds of the seventies.
@@ -60,10 +60,9 @@ class TimeOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """Times of one shape: how many, one of them, and their largest first and second number."""
+    """Times of one shape: one of them, and their largest first and second number."""
 
     example: str
-    num_rows: int
     first: int
     second: int
     least: float | None
@@ -234,7 +233,7 @@ def _shapes(frame: daft.DataFrame) -> list[_Shape]:
         .to_pylist()
     )
     return [
-        _Shape(r["example"], r["rows"], r["first"] or 0, r["second"] or 0, r["least"], r["most"])
+        _Shape(r["example"], r["first"] or 0, r["second"] or 0, r["least"], r["most"])
         for r in table
     ]
 

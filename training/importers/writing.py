@@ -56,7 +56,7 @@ def write_cleaned(
         raise TrainingError(
             f"{source}: no event is left of {cleaned.num_rows_read} rows: {'; '.join(said)}"
         )
-    info = _describe(log, cleaned, out, source)
+    info = _describe(log, cleaned, dropped, out, source)
     _write(info, cleaned.events, _with_events(log.items, cleaned.events), out)
     return info, said, doubts(info, cleaned.events)
 
@@ -157,9 +157,10 @@ def _check_replaceable(out: Path) -> None:
         )
 
 
-def _describe(log: RawLog, cleaned: Cleaned, out: Path, source: Path) -> DatasetInfo:
+def _describe(
+    log: RawLog, cleaned: Cleaned, dropped: dict[str, int], out: Path, source: Path
+) -> DatasetInfo:
     events = cleaned.events
-    dropped = log.dropped | cleaned.dropped
     pairs = events.select(["user_id", "item_id"]).group_by(["user_id", "item_id"]).aggregate([])
     return DatasetInfo(
         name=out.name,
